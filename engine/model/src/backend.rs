@@ -1,0 +1,55 @@
+//! The contract between the scheduler and whatever computes.
+
+use std::sync::Arc;
+
+use shoal_checkpoint::ModelConfig;
+
+use crate::{KvGeometry, PageArena};
+
+/// Which logits a sequence needs after this step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitRows {
+    /// None: the chunk is not the last one of its prompt.
+    None,
+    /// One row, of the last token.
+    Last,
+}
+
+/// Part of one sequence in a batch: `tokens` at positions `start..start + tokens.len()`.
+///
+/// `pages[p]` is the arena index of the page that holds positions `p × page_tokens ..`; there are enough of
+/// them for the last position. Keys and values of `0..start` are in them already; the step writes those of
+/// its own tokens. No other sequence of the batch writes a page that this one reads.
+#[derive(Debug, Clone, Copy)]
+pub struct SequenceRows<'a> {
+    pub tokens: &'a [u32],
+    pub start: usize,
+    pub pages: &'a [u32],
+    pub logits: LogitRows,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    Token { token: u32, vocabulary: usize },
+    #[error("{tokens} tokens at {start} need {needed} pages; {given} were given")]
+    Pages { tokens: usize, start: usize, needed: usize, given: usize },
+    /// The caller broke the sharing rule of [`SequenceRows`].
+    #[error("page {page} is held by someone else")]
+    PageBusy { page: u32 },
+    /// The device is lost; the process must end.
+    #[error("device: {0}")]
+    Device(String),
+}
+
+pub trait Backend: Send {
+    fn config(&self) -> &ModelConfig;
+    fn geometry(&self) -> &KvGeometry;
+    /// Memory of the KV pages, shared with the transfer threads.
+    fn arena(&self) -> &Arc<PageArena>;
+    /// Name of the arithmetic in the layout fingerprint: "reference" or "fast".
+    fn numerics(&self) -> &'static str;
+    /// Computes one step. `logits` is cleared, then filled with one vocabulary-wide row per sequence that
+    /// asked for one, in batch order.
+    fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), BackendError>;
+}
