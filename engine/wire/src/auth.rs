@@ -77,7 +77,8 @@ impl FleetSecret {
     /// Checks an incoming call in constant time.
     pub fn verify<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let expected = format!("Bearer {}", self.bearer());
-        let given = request.metadata().get("authorization").map_or(&b""[..], |value| value.as_encoded_bytes());
+        let given =
+            request.metadata().get("authorization").map_or(&b""[..], |value| value.as_encoded_bytes());
         if bool::from(given.ct_eq(expected.as_bytes())) {
             Ok(())
         } else {

@@ -39,7 +39,8 @@ impl Fingerprint {
     }
 
     fn fields(&self) -> [(&'static str, String); 8] {
-        let Self { protocol, model_digest, layers, kv_heads, head_dim, page_tokens, kv_dtype, numerics } = self;
+        let Self { protocol, model_digest, layers, kv_heads, head_dim, page_tokens, kv_dtype, numerics } =
+            self;
         [
             ("protocol", protocol.to_string()),
             ("model digest", model_digest.clone()),

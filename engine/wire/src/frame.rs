@@ -93,7 +93,7 @@ pub struct PageHeader {
     pub generation: u32,
     /// Position of the page's first token in the prompt.
     pub first_token: u32,
-    /// Valid tokens, 1..=page_tokens.
+    /// Valid tokens, `1..=page_tokens`.
     pub tokens: u32,
     pub payload_bytes: u64,
     /// XXH3 of the payload, seeded with `transfer`.
@@ -171,6 +171,9 @@ mod tests {
     fn a_proof_cannot_be_reflected() {
         let (client, server) = (Greeting { nonce: [1; 32] }, Greeting { nonce: [2; 32] });
         let key = [9; 32];
-        assert!(!proof_matches(&proof(&key, Side::Client, &client, &server), &proof(&key, Side::Server, &client, &server)));
+        assert!(!proof_matches(
+            &proof(&key, Side::Client, &client, &server),
+            &proof(&key, Side::Server, &client, &server)
+        ));
     }
 }

@@ -76,8 +76,7 @@ mod tests {
     use super::*;
 
     fn keyer(salt: &[u8], digest: &str) -> PageKeyer {
-        let fingerprint =
-            Fingerprint { model_digest: digest.into(), page_tokens: 4, ..Default::default() };
+        let fingerprint = Fingerprint { model_digest: digest.into(), page_tokens: 4, ..Default::default() };
         PageKeyer::new(&FleetSecret::from_bytes([7; 32]), &fingerprint, salt)
     }
 
