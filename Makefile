@@ -1,0 +1,30 @@
+# The targets are the stages of CI. Each is a script of its own name in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint bench soak clean distclean
+
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## compile everything in the release profile
+	cargo build --release --locked --workspace
+
+demo: ## start prefill, decode and gateway, answer one chat, print figures, stop; KEEP=1 leaves it serving
+	@KEEP="$(KEEP)" scripts/demo.sh
+
+test: ## lint, unit tests, end-to-end tests with a real model, OpenAI SDK conformance
+	@scripts/test.sh
+
+lint: ## format, clippy, licences, shell scripts, documentation, every crate alone
+	@scripts/lint.sh
+
+bench: ## figures against llama.cpp and against the machine's own limits, each as a ratio
+	@scripts/bench.sh
+
+soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
+	@DURATION="$(DURATION)" scripts/soak.sh
+
+clean: ## remove what was compiled; models and tools stay in the cache
+	cargo clean
+
+distclean: clean ## also remove the cache of models, tools and yardsticks
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/shoal"

@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# Paths, messages, and what must be installed. Sourced by the other scripts; does nothing by itself.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/shoal
+target=${CARGO_TARGET_DIR:-$root/target}
+# Used by the scripts that source this file.
+export root cache target
+least_rust=1.95
+
+# Progress goes to standard error, so that a function can return a path on standard output.
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "error: $*"; exit 1; }
+
+# Runs one stage, saying when it began and, once the next begins, how long it took. The last stage's own
+# summary therefore stays the last thing on the screen.
+stage_name='' stage_began=0
+stage() {
+    local now=$SECONDS
+    [[ -z $stage_name ]] || say "<== $stage_name took $((now - stage_began)) s"
+    stage_name=$1 stage_began=$now
+    say "==> $stage_name (${now} s since the start)"
+    shift
+    "$@"
+}
+
+# Installs Debian packages, or names the command that does.
+need_packages() {
+    local install=(apt-get install --yes --no-install-recommends "$@")
+    local as_root=()
+    [[ $(id -u) -eq 0 ]] || as_root=(sudo -n)
+    if ! command -v apt-get >/dev/null || ! "${as_root[@]}" true 2>/dev/null; then
+        fail "missing: $*. Install it, on Debian with: sudo apt-get install $*"
+    fi
+    say "installing $*"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" >&2 || {
+        "${as_root[@]}" apt-get update >&2
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" >&2
+    }
+}
+
+need_rust() {
+    command -v cargo >/dev/null ||
+        fail "Rust is missing. Install rustup (https://rustup.rs), then run: rustup toolchain install stable"
+    local version
+    version=$(rustc --version | cut -d' ' -f2)
+    [[ $(printf '%s\n' "$least_rust" "$version" | sort -V | head -1) == "$least_rust" ]] ||
+        fail "Rust $version is too old; $least_rust is needed. Run: rustup update stable"
+    command -v cc >/dev/null || need_packages gcc libc6-dev
+    command -v c++ >/dev/null || need_packages g++
+}
+
+need_python() {
+    command -v python3 >/dev/null || need_packages python3 python3-venv
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+        fail "$(python3 --version) is too old; Python 3.10 is needed"
+    python3 -c 'import venv, ensurepip' 2>/dev/null || need_packages python3-venv
+}
+
+# Holds the cache for the rest of the calling subshell: two runs never install into one place.
+lock_cache() {
+    mkdir -p "$cache"
+    exec 9>"$cache/lock"
+    flock 9
+}
+
+# Prints a virtual environment that holds exactly the given requirement files. Its name contains their
+# hash, so a changed pin makes a new one. Wheels only, each checked by its sha256.
+venv() (
+    local name=$1
+    shift
+    need_python
+    lock_cache
+    local key dir files=() file
+    key=$({ cat "$@"; python3 --version; } | sha256sum | cut -c1-12)
+    dir=$cache/venv/$name-$key
+    if [[ ! -e $dir/complete ]]; then
+        say "installing the $name tools into $dir"
+        rm -rf "$dir"
+        python3 -m venv "$dir"
+        for file in "$@"; do files+=(-r "$file"); done
+        "$dir/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --require-hashes --only-binary=:all: "${files[@]}" >&2
+        touch "$dir/complete"
+    fi
+    printf '%s\n' "$dir"
+)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Lint, unit tests, end-to-end tests with the real model, and the conformance suites.
+set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "$0")/environment.sh"
+cd "$root"
+need_rust
+need_python
+
+SHOAL_TEST_MODEL=$(scripts/model.sh)
+export SHOAL_TEST_MODEL SHOAL_REQUIRE_MODEL=1
+
+stage "lint" scripts/lint.sh
+stage "build" cargo build --release --locked --workspace --all-targets
+stage "unit tests" cargo test --release --locked --workspace --exclude shoal-e2e
+# One after the other: each test starts whole fleets and judges their timing.
+stage "end-to-end tests" cargo test --release --locked --package shoal-e2e -- --test-threads=1
+stage "conformance" scripts/conformance.sh
