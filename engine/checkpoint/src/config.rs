@@ -58,7 +58,28 @@ pub enum RopeStyle {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     None,
-    Linear { factor: f32 },
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: usize },
-    Yarn { factor: f32, original_context: usize, beta_fast: f32, beta_slow: f32, attention_factor: f32 },
+    Linear {
+        factor: f32,
+    },
+    Llama3 {
+        factor: f32,
+        low_freq_factor: f32,
+        high_freq_factor: f32,
+        original_context: usize,
+    },
+    Yarn {
+        factor: f32,
+        original_context: usize,
+        beta_fast: f32,
+        beta_slow: f32,
+        attention_factor: f32,
+    },
+    /// The frequency of pair `i` is divided by `factors[i]`; there are `head_dim / 2` of them. GGUF files
+    /// carry llama3 scaling this way, as their tensor `rope_freqs.weight`.
+    Factors(Vec<f32>),
+}
+
+/// Yarn's default scale of the attention logits' square root: `1 + 0.1 ln(factor)`.
+pub(crate) fn yarn_attention_factor(factor: f32) -> f32 {
+    if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! model.gguf ─────────────┐
-//! config.json             ├─> Checkpoint { config, tensors, vocabulary, chat template, digest }
+//! config.json             ├─> Checkpoint { config, tensors, vocabulary, tokenizer, chat template, digest }
 //! *.safetensors (+ index) ┘
 //! ```
 //!
@@ -10,8 +10,21 @@
 //! A hostile file ends in an error that names the tensor or key; nothing is allocated from a length that
 //! was not first checked against the file's own size.
 
+mod checkpoint;
 mod config;
+mod error;
+mod gguf;
+mod inventory;
+mod limits;
+mod mapping;
 mod tensor;
+mod tokenizer;
+mod vocabulary;
 
+pub use checkpoint::Checkpoint;
 pub use config::{Architecture, ModelConfig, Rope, RopeScaling, RopeStyle};
+pub use error::{CheckpointError, ErrorClass, Part, Problem};
+pub use inventory::TensorSpec;
 pub use tensor::{DType, TensorView};
+pub use tokenizer::{GgufTokenizer, TokenType, TokenizerSource};
+pub use vocabulary::Vocabulary;

@@ -1,0 +1,149 @@
+//! An opened model file or directory.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Fault, Part, Problem};
+use crate::gguf::{self, Gguf};
+use crate::mapping::Mapping;
+use crate::{
+    CheckpointError, DType, ModelConfig, TensorView, TokenizerSource, Vocabulary, inventory, limits,
+};
+
+/// A model, memory-mapped. All tensors that the configuration calls for exist in the right shape.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(crate) description: Description,
+    /// Weight files in a fixed order.
+    pub(crate) files: Vec<Mapping>,
+    pub(crate) tensors: BTreeMap<String, Located>,
+}
+
+/// Everything but the weights.
+#[derive(Debug)]
+pub(crate) struct Description {
+    pub(crate) config: ModelConfig,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) tokenizer: TokenizerSource,
+    pub(crate) chat_template: Option<String>,
+    pub(crate) name: Option<String>,
+}
+
+/// Where a tensor lies; the range is inside the file.
+#[derive(Debug)]
+pub(crate) struct Located {
+    pub(crate) file: usize,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Range<usize>,
+}
+
+impl Checkpoint {
+    /// Opens a `.gguf` file.
+    ///
+    /// Reads headers only; weights are paged in as they are used. Errors name the file and the key or
+    /// tensor at fault.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        Self::open_gguf(path)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
+        let file = Mapping::open(path)?;
+        let (description, tensors) = read_gguf(&file).map_err(|fault| fault.at(path))?;
+        Ok(Self { description, files: vec![file], tensors })
+    }
+
+    pub fn config(&self) -> &ModelConfig {
+        &self.description.config
+    }
+
+    /// A tensor by its Hugging Face name (`model.layers.0.self_attn.q_proj.weight`), in either container.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
+        let Some((name, located)) = self.tensors.get_key_value(name) else {
+            return Err(CheckpointError::NoSuchTensor { name: name.to_owned() });
+        };
+        let bytes = &self.files[located.file][located.bytes.clone()];
+        Ok(TensorView { name, dtype: located.dtype, shape: located.shape.clone(), bytes })
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Hugging Face names, sorted.
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// BLAKE3 (hex) over the content of the weight files: equal content, equal digest, wherever it lies.
+    /// Reads every byte.
+    pub fn digest(&self) -> String {
+        let mut all = blake3::Hasher::new();
+        for file in &self.files {
+            all.update(blake3::hash(file).as_bytes());
+        }
+        all.finalize().to_hex().to_string()
+    }
+
+    pub fn vocabulary(&self) -> Vocabulary {
+        self.description.vocabulary.clone()
+    }
+
+    pub fn tokenizer(&self) -> TokenizerSource {
+        self.description.tokenizer.clone()
+    }
+
+    /// The Jinja template that turns chat messages into a prompt.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.description.chat_template.as_deref()
+    }
+
+    /// The name that the file gives itself.
+    pub fn model_name(&self) -> Option<&str> {
+        self.description.name.as_deref()
+    }
+}
+
+fn read_gguf(file: &[u8]) -> Result<(Description, BTreeMap<String, Located>), Fault> {
+    let gguf = Gguf::parse(file)?;
+    let config = gguf::model_config(&gguf, rope_factors(&gguf, file)?)?;
+    limits::check(&config)?;
+    let tokenizer = gguf::tokenizer(&gguf.metadata)?;
+    let mut tensors = BTreeMap::new();
+    for (name, entry) in &gguf.tensors {
+        let located =
+            Located { file: 0, dtype: entry.dtype, shape: entry.shape.clone(), bytes: entry.bytes.clone() };
+        if tensors.insert(gguf::to_hugging_face(name), located).is_some() {
+            return Err(Part::tensor(*name).has(Problem::Duplicate));
+        }
+    }
+    check_inventory(&config, &tensors)?;
+    let description = Description {
+        vocabulary: gguf::vocabulary(&tokenizer, &config),
+        tokenizer: TokenizerSource::Gguf(tokenizer),
+        chat_template: gguf.metadata.string("tokenizer.chat_template")?.map(str::to_owned),
+        name: gguf.metadata.string("general.name")?.map(str::to_owned),
+        config,
+    };
+    Ok((description, tensors))
+}
+
+/// Llama 3's frequency factors, which converters store as a tensor.
+fn rope_factors(gguf: &Gguf<'_>, file: &[u8]) -> Result<Option<Vec<f32>>, Fault> {
+    const NAME: &str = "rope_freqs.weight";
+    let Some(entry) = gguf.tensors.get(NAME) else { return Ok(None) };
+    if entry.dtype != DType::F32 {
+        return Err(Part::tensor(NAME).has(Problem::not_allowed(format_args!("{:?}", entry.dtype), "F32")));
+    }
+    let bytes = file[entry.bytes.clone()].as_chunks::<4>().0;
+    Ok(Some(bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+}
+
+pub(crate) fn check_inventory(
+    config: &ModelConfig,
+    tensors: &BTreeMap<String, Located>,
+) -> Result<(), Fault> {
+    inventory::check(config, tensors.len(), |name| Some(tensors.get(name)?.shape.as_slice()))
+}
