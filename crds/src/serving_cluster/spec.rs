@@ -1,0 +1,233 @@
+//! What a user asks for.
+
+// KubeSchema clones each struct into a function, where `pub` reaches nobody.
+#![allow(unreachable_pub)]
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::ServingClusterStatus;
+use crate::quantity::{self, QuantityError};
+
+/// Characters of `metadata.name`: instance names add a suffix and must stay DNS labels.
+pub const MAX_NAME_LENGTH: usize = 40;
+/// Instances of both roles together.
+pub const MAX_REPLICAS: i32 = 64;
+
+/// What to serve and with how many instances of each role.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[kube(
+    group = "shoal.dev",
+    version = "v1alpha1",
+    kind = "ServingCluster",
+    namespaced,
+    doc = "ServingCluster serves one model with prefill and decode instances behind an OpenAI-compatible gateway.",
+    status = "ServingClusterStatus",
+    derive = "PartialEq",
+    shortname = "sc",
+    category = "shoal",
+    cel,
+    validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name must be at most 40 characters: a lower-case letter, then lower-case letters, digits or '-', ending in a letter or digit"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether the endpoint answers requests"),
+    printcolumn(name = "Prefill", type_ = "string", json_path = ".status.prefill.summary",
+        description = "Prefill instances, ready/desired"),
+    printcolumn(name = "Decode", type_ = "string", json_path = ".status.decode.summary",
+        description = "Decode instances, ready/desired"),
+    printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.name",
+        description = "Name under which the model is served"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why it is ready or not"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1,
+        description = "Base URL of the OpenAI API")
+)]
+#[x_kube(validation = Rule::new("self.prefill.replicas + self.decode.replicas <= 64")
+    .message("prefill.replicas and decode.replicas together must be at most 64"))]
+#[serde(rename_all = "camelCase")]
+pub struct ServingClusterSpec {
+    /// The model to serve. Required. Example: {name: smollm2, source: {path: /models/smollm2.gguf}}.
+    pub model: ModelSpec,
+    /// Settings of every instance, the same for both roles. Changing one replaces the instances, one per
+    /// role at a time, each new one ready before an old one goes. Default: every field's own default.
+    /// Example: {threads: 4, kvMemory: 2Gi}.
+    #[serde(default)]
+    pub engine: EngineSpec,
+    /// Instances that read prompts. Default: {replicas: 1}. Example: {replicas: 2}.
+    #[serde(default)]
+    pub prefill: PrefillSpec,
+    /// Instances that produce tokens. Default: {replicas: 1}. Example: {replicas: 2}.
+    #[serde(default)]
+    pub decode: DecodeSpec,
+    /// The process that speaks the OpenAI API. Default: {port: 8000}. Example: {port: 9000}.
+    #[serde(default)]
+    pub gateway: GatewaySpec,
+}
+
+/// The model to serve.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelSpec {
+    /// Name that clients send as `model`: 1 to 128 characters. Required. Example: smollm2.
+    #[schemars(length(max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}$')")
+        .message("must be 1 to 128 letters, digits, '.', '_', '/', ':' or '-', starting with a letter or digit"))]
+    pub name: String,
+    /// Where the weights are. Required. Example: {path: /models/smollm2.gguf}.
+    pub source: ModelSource,
+}
+
+/// Where the weights are.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelSource {
+    /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json, on the machine
+    /// of each instance. Required. Example: /models/smollm2.gguf.
+    #[schemars(length(max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
+        .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
+    pub path: String,
+}
+
+/// What computes: one value until GPUs are served.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub enum Device {
+    /// The machine's processor, with the widest vector instructions found at start.
+    #[default]
+    Cpu,
+}
+
+/// Settings of every instance, the same for both roles.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(validation = Rule::new("self.chunk >= self.maxBatch")
+    .message("engine.chunk must be at least engine.maxBatch, so that a step has room for one token of every running sequence"))]
+#[serde(rename_all = "camelCase")]
+pub struct EngineSpec {
+    /// What computes. Default: cpu, the only value. Example: cpu.
+    #[serde(default)]
+    pub device: Device,
+    /// Compute threads of each instance, 1 to 256. Default: the machine's cores shared evenly among the
+    /// instances that the spec asks for, at least 1. Example: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 256").message("must be 1 to 256"))]
+    pub threads: Option<i32>,
+    /// Memory for the KV cache of each instance, in bytes with an optional Ki, Mi, Gi or Ti; 16Mi to 4Ti.
+    /// Default: 512Mi. Example: 2Gi.
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,14}(Ki|Mi|Gi|Ti)?$') && quantity(self).compareTo(quantity('16Mi')) >= 0 && quantity(self).compareTo(quantity('4Ti')) <= 0")
+        .message("must be a whole number of bytes from 16Mi to 4Ti with an optional Ki, Mi, Gi or Ti, for example 512Mi"))]
+    #[serde(default = "EngineSpec::default_kv_memory")]
+    pub kv_memory: String,
+    /// Most sequences that one instance computes together, 1 to 512. Default: 32. Example: 64.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 512").message("must be 1 to 512"))]
+    #[serde(default = "EngineSpec::default_max_batch")]
+    pub max_batch: i32,
+    /// Most prompt tokens computed in one step, a multiple of 64 (one page) from 64 to 8192; smaller keeps
+    /// running answers smoother, larger reads prompts faster. Default: 512. Example: 1024.
+    #[x_kube(validation = Rule::new("self >= 64 && self <= 8192 && self % 64 == 0")
+        .message("must be a multiple of 64 from 64 to 8192"))]
+    #[serde(default = "EngineSpec::default_chunk")]
+    pub chunk: i32,
+    /// Most tokens of a prompt and its answer together, 64 to 1048576. Default: what the model was trained
+    /// for. Example: 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 64 && self <= 1048576")
+        .message("must be 64 to 1048576"))]
+    pub max_context: Option<i32>,
+}
+
+impl Default for EngineSpec {
+    fn default() -> Self {
+        Self {
+            device: Device::Cpu,
+            threads: None,
+            kv_memory: Self::default_kv_memory(),
+            max_batch: Self::default_max_batch(),
+            chunk: Self::default_chunk(),
+            max_context: None,
+        }
+    }
+}
+
+impl EngineSpec {
+    fn default_kv_memory() -> String {
+        "512Mi".to_owned()
+    }
+
+    fn default_max_batch() -> i32 {
+        32
+    }
+
+    fn default_chunk() -> i32 {
+        512
+    }
+
+    /// `kv_memory` in bytes.
+    ///
+    /// # Errors
+    /// When it is not a whole number of bytes with an optional binary suffix.
+    pub fn kv_memory_bytes(&self) -> Result<u64, QuantityError> {
+        quantity::bytes(&self.kv_memory)
+    }
+}
+
+fn one_replica() -> i32 {
+    1
+}
+
+/// Instances that read prompts.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefillSpec {
+    /// Number of prefill instances, 0 to 63; with 0 the decode instances read prompts too. Default: 1.
+    /// Example: 2.
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 63").message("must be 0 to 63"))]
+    #[serde(default = "one_replica")]
+    pub replicas: i32,
+}
+
+impl Default for PrefillSpec {
+    fn default() -> Self {
+        Self { replicas: one_replica() }
+    }
+}
+
+/// Instances that produce tokens.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct DecodeSpec {
+    /// Number of decode instances, 1 to 64. Default: 1. Example: 2.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 64").message("must be 1 to 64"))]
+    #[serde(default = "one_replica")]
+    pub replicas: i32,
+}
+
+impl Default for DecodeSpec {
+    fn default() -> Self {
+        Self { replicas: one_replica() }
+    }
+}
+
+/// The process that speaks the OpenAI API.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewaySpec {
+    /// TCP port of the OpenAI API, 1 to 65535. Default: 8000. Example: 9000.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("must be 1 to 65535"))]
+    #[serde(default = "GatewaySpec::default_port")]
+    pub port: i32,
+}
+
+impl Default for GatewaySpec {
+    fn default() -> Self {
+        Self { port: Self::default_port() }
+    }
+}
+
+impl GatewaySpec {
+    fn default_port() -> i32 {
+        8000
+    }
+}

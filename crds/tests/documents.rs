@@ -1,0 +1,155 @@
+//! What users write, and what they are told when it is wrong.
+
+use shoal_crds::{Device, DocumentError, read, write};
+
+const SMALLEST: &str = "
+apiVersion: shoal.dev/v1alpha1
+kind: ServingCluster
+metadata: { name: chat }
+spec:
+  model: { name: smollm2, source: { path: /models/smollm2.gguf } }
+";
+
+/// The smallest document with further lines in its spec.
+fn with_spec(lines: &str) -> String {
+    format!("{SMALLEST}  {lines}\n")
+}
+
+fn refusal(text: &str) -> String {
+    read(text).expect_err("the document must be refused").to_string()
+}
+
+#[test]
+fn the_smallest_document_takes_every_default() {
+    let cluster = read(SMALLEST).unwrap();
+    let spec = cluster.spec;
+    assert_eq!(cluster.metadata.name.as_deref(), Some("chat"));
+    assert_eq!((spec.prefill.replicas, spec.decode.replicas, spec.gateway.port), (1, 1, 8000));
+    assert_eq!((spec.engine.device, spec.engine.threads, spec.engine.max_context), (Device::Cpu, None, None));
+    assert_eq!((spec.engine.max_batch, spec.engine.chunk), (32, 512));
+    assert_eq!(spec.engine.kv_memory_bytes(), Ok(512 << 20));
+}
+
+#[test]
+fn what_is_written_reads_back_equal() {
+    let cluster = read(&with_spec("engine: { threads: 3, kvMemory: 2Gi, maxContext: 4096 }")).unwrap();
+    assert_eq!(read(&write(&cluster).unwrap()).unwrap(), cluster);
+}
+
+#[test]
+fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
+    let cases: &[(&str, &str)] = &[
+        (
+            "engine: { kvmemory: 1Gi }",
+            "spec.engine.kvmemory: is not a known field; allowed here: chunk, device, kvMemory, maxBatch, maxContext, threads; did you mean kvMemory?",
+        ),
+        (
+            "replicas: 3",
+            "spec.replicas: is not a known field; allowed here: decode, engine, gateway, model, prefill",
+        ),
+        ("engine: { device: cuda }", "spec.engine.device: must be one of: cpu; not \"cuda\""),
+        ("engine: { threads: 0 }", "spec.engine.threads: must be 1 to 256"),
+        (
+            "engine: { threads: many }",
+            "spec.engine.threads: must be a whole number of at most 32 bits, not string",
+        ),
+        (
+            "engine: { threads: 1.5 }",
+            "spec.engine.threads: must be a whole number of at most 32 bits, not number",
+        ),
+        (
+            "engine: { threads: 2147483648 }",
+            "spec.engine.threads: must be a whole number of at most 32 bits, not number",
+        ),
+        (
+            "engine: { threads: }",
+            "spec.engine.threads: has no value; give it one or remove the line to take the default",
+        ),
+        (
+            "engine: { kvMemory: 1.5Gi }",
+            "spec.engine.kvMemory: must be a whole number of bytes from 16Mi to 4Ti with an optional Ki, Mi, Gi or Ti, for example 512Mi",
+        ),
+        (
+            "engine: { kvMemory: 8Mi }",
+            "spec.engine.kvMemory: must be a whole number of bytes from 16Mi to 4Ti with an optional Ki, Mi, Gi or Ti, for example 512Mi",
+        ),
+        ("engine: { kvMemory: 512 }", "spec.engine.kvMemory: must be a string, not number"),
+        ("engine: { maxBatch: 513, chunk: 1024 }", "spec.engine.maxBatch: must be 1 to 512"),
+        ("engine: { chunk: 100 }", "spec.engine.chunk: must be a multiple of 64 from 64 to 8192"),
+        (
+            "engine: { chunk: 64, maxBatch: 65 }",
+            "spec.engine: engine.chunk must be at least engine.maxBatch, so that a step has room for one token of every running sequence",
+        ),
+        ("engine: { maxContext: 63 }", "spec.engine.maxContext: must be 64 to 1048576"),
+        ("engine: 4", "spec.engine: must be a mapping of fields, not number"),
+        ("prefill: { replicas: -1 }", "spec.prefill.replicas: must be 0 to 63"),
+        ("decode: { replicas: 0 }", "spec.decode.replicas: must be 1 to 64"),
+        (
+            "prefill: { replicas: 32 }\n  decode: { replicas: 33 }",
+            "spec: prefill.replicas and decode.replicas together must be at most 64",
+        ),
+        ("gateway: { port: 65536 }", "spec.gateway.port: must be 1 to 65535"),
+        ("gateway: { port: 0 }", "spec.gateway.port: must be 1 to 65535"),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(&refusal(&with_spec(lines)), expected, "spec line {lines:?}");
+    }
+}
+
+#[test]
+fn bad_envelopes_are_refused_with_the_field_and_what_is_allowed() {
+    let cases: &[(&str, &str, &str)] = &[
+        (
+            "shoal.dev/v1alpha1",
+            "shoal.dev/v2",
+            "apiVersion: must be shoal.dev/v1alpha1, not \"shoal.dev/v2\"",
+        ),
+        ("kind: ServingCluster", "kind: Deployment", "kind: must be ServingCluster, not \"Deployment\""),
+        ("kind: ServingCluster\n", "", "kind: is required and must be ServingCluster"),
+        (
+            "{ name: chat }",
+            "{ name: Chat }",
+            "metadata.name must be at most 40 characters: a lower-case letter, then lower-case letters, digits or '-', ending in a letter or digit",
+        ),
+        ("{ name: chat }", "{}", "metadata.name: is required"),
+        (
+            "spec:",
+            "spek:",
+            "spek: is not a known field; allowed here: apiVersion, kind, metadata, spec, status\nspec: is required",
+        ),
+        ("name: smollm2, ", "", "spec.model.name: is required"),
+        (
+            "name: smollm2",
+            "name: smol lm",
+            "spec.model.name: must be 1 to 128 letters, digits, '.', '_', '/', ':' or '-', starting with a letter or digit",
+        ),
+        (
+            "/models",
+            "models",
+            "spec.model.source.path: must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let text = SMALLEST.replacen(from, to, 1);
+        assert_ne!(text, SMALLEST, "{from:?} is in the document");
+        assert_eq!(&refusal(&text), expected, "{from:?} -> {to:?}");
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let text = with_spec("engine: { threads: 0, chunk: 1 }\n  gateway: { port: -5 }");
+    let DocumentError::Fields(errors) = read(&text).unwrap_err() else { panic!("field errors") };
+    let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
+    assert_eq!(fields, ["spec.engine", "spec.engine.chunk", "spec.engine.threads", "spec.gateway.port"]);
+}
+
+#[test]
+fn text_that_is_not_yaml_or_not_a_mapping_is_refused_with_its_place() {
+    assert!(refusal("a: [1, 2").contains("line 1"), "{}", refusal("a: [1, 2"));
+    let twice = with_spec("decode: { replicas: 1 }\n  decode: { replicas: 2 }");
+    assert!(refusal(&twice).contains("duplicate mapping key: decode"), "{}", refusal(&twice));
+    assert_eq!(refusal("- 1"), "the document must be a ServingCluster: apiVersion, kind, metadata and spec");
+    assert_eq!(refusal(""), "the document must be a ServingCluster: apiVersion, kind, metadata and spec");
+    assert_eq!(refusal(&"#".repeat(300 << 10)), "the document has 307200 bytes; it must have at most 262144");
+}
