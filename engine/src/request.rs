@@ -25,6 +25,16 @@ pub enum Purpose {
     Prefill,
 }
 
+impl Purpose {
+    /// Name in messages to users.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generate | Self::GenerateRemote => "generate",
+            Self::Prefill => "prefill",
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Request {
     pub purpose: Purpose,
@@ -55,12 +65,14 @@ pub struct Sampling {
     pub seed: u64,
     /// End-of-sequence tokens of the model (unless ignored) and the request's own.
     pub stop_token_ids: Vec<u32>,
+    /// Output tokens, those of earlier attempts included; at least 1.
     pub max_tokens: usize,
     pub min_tokens: usize,
     /// Set: report the chosen token's log-probability and this many of the likeliest.
     pub logprobs: Option<usize>,
 }
 
+/// A page and the right to it: the generation changes when the page's owner does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     pub page: u32,
@@ -76,6 +88,7 @@ pub struct SampledToken {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
+    /// The token itself is not emitted.
     StopToken(u32),
     Length,
     GrammarEnd,
@@ -83,13 +96,24 @@ pub enum Finish {
 }
 
 /// Events are bounded by the request itself: at most one per output token and per prefill chunk.
+///
+/// ```text
+/// Generate        Admitted Token… Finished
+/// GenerateRemote  Reserved (Reserved…) Admitted Token… Finished
+/// Prefill         Admitted Computed… (Token | Finished(GrammarEnd)), then the pages stay until `release`
+/// any of them     … Finished(Aborted) | Refused
+/// ```
+///
+/// A channel that closes without `Finished` or `Refused` means that the scheduler died.
 #[derive(Debug)]
 pub enum Event {
-    /// `GenerateRemote`: slots for the pages from `first_token` on; before it all is cached here.
+    /// `GenerateRemote`: slots for the pages from `first_token` on; before it all is cached here. Sent again
+    /// after `Handle::fill_failed`, with slots that replace the earlier ones.
     Reserved { first_token: usize, slots: Vec<Slot> },
-    /// Prefill ran: tokens `..done` of the prompt are in `pages` (arena indices of the whole sequence).
-    /// A full page is never written again; the last one is final once `Token` or `Finished` follows.
-    Computed { done: usize, pages: Vec<u32> },
+    /// `Prefill`: tokens `..done` of the prompt are in `pages` (slots of the whole sequence, from token 0).
+    /// A full page is never written again; the last one is final once `Token` or `Finished` follows. Who
+    /// reads a page borrows it first, then checks that its generation is current, then reads.
+    Computed { done: usize, pages: Vec<Slot> },
     /// Prompt tokens that were in the prefix cache; once, before the first `Token`.
     Admitted { cached_tokens: usize },
     Token(SampledToken),
@@ -97,6 +121,19 @@ pub enum Event {
     Finished(Finish),
     /// The request cannot run here; the last event.
     Refused(Refusal),
+}
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The same request will never succeed.
+    Invalid,
+    /// It may succeed here later.
+    Transient,
+    /// It belongs elsewhere, or somebody newer decides.
+    Conflict,
+    /// The process must end.
+    Fatal,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,8 +144,23 @@ pub enum Refusal {
     Role { role: &'static str, purpose: &'static str },
     #[error("this instance is draining")]
     Draining,
-    #[error("{tokens} tokens need {needed} KV pages; the pool has {total}")]
-    TooLong { tokens: usize, needed: usize, total: usize },
+    #[error("{tokens} tokens leave no room for output; the context here is {context} tokens")]
+    TooLong { tokens: usize, context: usize },
+    #[error("`tokens` is empty; at least one token is needed")]
+    Empty,
+    #[error("token {token} is outside the vocabulary of {vocabulary}")]
+    Token { token: u32, vocabulary: usize },
     #[error("the engine stopped: {0}")]
     Stopped(String),
+}
+
+impl Refusal {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::TooLong { .. } | Self::Empty | Self::Token { .. } => Class::Invalid,
+            Self::QueueFull { .. } | Self::Draining => Class::Transient,
+            Self::Role { .. } => Class::Conflict,
+            Self::Stopped(_) => Class::Fatal,
+        }
+    }
 }

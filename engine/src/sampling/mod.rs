@@ -1,0 +1,5 @@
+//! From a row of logits to a token.
+
+mod params;
+
+pub use params::{SamplingError, SamplingLimits, sampling};
