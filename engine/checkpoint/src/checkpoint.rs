@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::{Fault, Part, Problem};
 use crate::gguf::{self, Gguf};
+use crate::huggingface;
 use crate::mapping::Mapping;
 use crate::{
     CheckpointError, DType, ModelConfig, TensorView, TokenizerSource, Vocabulary, inventory, limits,
@@ -15,7 +16,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Checkpoint {
     pub(crate) description: Description,
-    /// Weight files in a fixed order.
+    /// Weight files in a fixed order, then `config.json` where there is one.
     pub(crate) files: Vec<Mapping>,
     pub(crate) tensors: BTreeMap<String, Located>,
 }
@@ -40,13 +41,14 @@ pub(crate) struct Located {
 }
 
 impl Checkpoint {
-    /// Opens a `.gguf` file.
+    /// Opens a `.gguf` file, or a directory with `config.json`, `*.safetensors` and `tokenizer.json`.
     ///
     /// Reads headers only; weights are paged in as they are used. Errors name the file and the key or
     /// tensor at fault.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        Self::open_gguf(path)
+        let metadata = std::fs::metadata(path).map_err(CheckpointError::io("open", path))?;
+        if metadata.is_dir() { huggingface::open_directory(path) } else { Self::open_gguf(path) }
     }
 
     fn open_gguf(path: &Path) -> Result<Self, CheckpointError> {
@@ -77,8 +79,8 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// BLAKE3 (hex) over the content of the weight files: equal content, equal digest, wherever it lies.
-    /// Reads every byte.
+    /// BLAKE3 (hex) over the content of the weight files and of `config.json`, which together decide every
+    /// number the model computes. Equal content has an equal digest wherever it lies. Reads every byte.
     pub fn digest(&self) -> String {
         let mut all = blake3::Hasher::new();
         for file in &self.files {
@@ -137,8 +139,8 @@ fn rope_factors(gguf: &Gguf<'_>, file: &[u8]) -> Result<Option<Vec<f32>>, Fault>
     if entry.dtype != DType::F32 {
         return Err(Part::tensor(NAME).has(Problem::not_allowed(format_args!("{:?}", entry.dtype), "F32")));
     }
-    let bytes = file[entry.bytes.clone()].as_chunks::<4>().0;
-    Ok(Some(bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
+    let (factors, _) = file[entry.bytes.clone()].as_chunks();
+    Ok(Some(factors.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()))
 }
 
 pub(crate) fn check_inventory(

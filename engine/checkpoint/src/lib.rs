@@ -12,8 +12,10 @@
 
 mod checkpoint;
 mod config;
+mod dequantize;
 mod error;
 mod gguf;
+mod huggingface;
 mod inventory;
 mod limits;
 mod mapping;
@@ -23,6 +25,7 @@ mod vocabulary;
 
 pub use checkpoint::Checkpoint;
 pub use config::{Architecture, ModelConfig, Rope, RopeScaling, RopeStyle};
+pub use dequantize::{TensorError, dequantize};
 pub use error::{CheckpointError, ErrorClass, Part, Problem};
 pub use inventory::TensorSpec;
 pub use tensor::{DType, TensorView};

@@ -1,5 +1,7 @@
 //! A tensor as it lies in the file.
 
+use crate::error::Problem;
+
 /// Storage format of a tensor. Block formats follow GGML's layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -30,6 +32,24 @@ impl DType {
             Self::Q4K => (256, 144),
             Self::Q5K => (256, 176),
             Self::Q6K => (256, 210),
+        }
+    }
+
+    /// Bytes of a row-major tensor. Refuses empty ones, rows that are not whole blocks, and overflow.
+    pub(crate) fn byte_size(self, shape: &[u64]) -> Result<u64, Problem> {
+        let (elements, bytes) = self.block();
+        let row = shape.last().copied().unwrap_or(1);
+        if !row.is_multiple_of(elements as u64) {
+            let allowed = format!("multiples of {elements} for {self:?}");
+            return Err(Problem::not_allowed(format_args!("of rows of {row} elements"), allowed));
+        }
+        let count = shape.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
+        match count.and_then(|count| (count / elements as u64).checked_mul(bytes as u64)) {
+            Some(size) if size > 0 => Ok(size),
+            _ => Err(Problem::not_allowed(
+                format_args!("of shape {shape:?}"),
+                "sizes that are positive and fit",
+            )),
         }
     }
 }

@@ -106,7 +106,8 @@ impl Spelling {
 
 fn byte_token(text: &str) -> Option<u8> {
     let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
-    (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
+    let two_digits = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    two_digits.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// GPT-2's table: printable bytes stand for themselves, the other 68 for U+0100 and up in byte order.

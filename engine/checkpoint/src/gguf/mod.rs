@@ -144,7 +144,8 @@ impl<'a> TensorInfo<'a> {
     }
 
     fn locate(self, data_start: u64, alignment: u64, file_size: u64) -> Result<TensorEntry, Problem> {
-        let size = byte_size(&self.dimensions, self.dtype)?;
+        let shape: Vec<u64> = self.dimensions.iter().rev().copied().collect();
+        let size = self.dtype.byte_size(&shape)?;
         if !self.offset.is_multiple_of(alignment) {
             let found = format!("at offset {}", self.offset);
             return Err(Problem::not_allowed(found, format_args!("multiples of {alignment}")));
@@ -155,27 +156,8 @@ impl<'a> TensorInfo<'a> {
             return Err(Problem::Cut { needed, left });
         }
         let start = (data_start + self.offset) as usize;
-        let shape = self.dimensions.iter().rev().map(|&dimension| dimension as usize).collect();
+        let shape = shape.into_iter().map(|dimension| dimension as usize).collect();
         Ok(TensorEntry { dtype: self.dtype, shape, bytes: start..start + size as usize })
-    }
-}
-
-/// Bytes of a tensor whose first dimension is contiguous.
-fn byte_size(dimensions: &[u64], dtype: DType) -> Result<u64, Problem> {
-    let (elements, bytes) = dtype.block();
-    let row = dimensions.first().copied().unwrap_or(0);
-    if !row.is_multiple_of(elements as u64) {
-        let allowed = format!("multiples of {elements} for {dtype:?}");
-        return Err(Problem::not_allowed(format_args!("of rows of {row} elements"), allowed));
-    }
-    let count = dimensions.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
-    let size = count.and_then(|count| (count / elements as u64).checked_mul(bytes as u64));
-    match size {
-        Some(size) if size > 0 => Ok(size),
-        _ => Err(Problem::not_allowed(
-            format_args!("of dimensions {dimensions:?}"),
-            "sizes that are positive and fit",
-        )),
     }
 }
 
