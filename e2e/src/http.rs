@@ -1,0 +1,144 @@
+//! A plain HTTP client: one connection per request, so that dropping a reply closes its connection.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// A reply that says nothing for this long hangs.
+const SILENCE: Duration = Duration::from_mins(1);
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    /// From sending the request to the end of the body.
+    pub took: Duration,
+}
+
+impl Reply {
+    pub fn json(&self) -> Result<Value> {
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("{}: {}", self.status, String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The body as JSON, if the status is 200.
+    pub fn ok(&self) -> Result<Value> {
+        ensure!(self.status == 200, "{}: {}", self.status, String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+}
+
+pub async fn get(address: &str, path: &str) -> Result<Reply> {
+    send(address, Method::GET, path, Bytes::new()).await
+}
+
+pub async fn post(address: &str, path: &str, body: &Value) -> Result<Reply> {
+    send(address, Method::POST, path, Bytes::from(serde_json::to_vec(body)?)).await
+}
+
+pub async fn send(address: &str, method: Method, path: &str, body: Bytes) -> Result<Reply> {
+    let began = Instant::now();
+    let (response, _connection) = open(address, method, path, body).await?;
+    let (head, body) = response.into_parts();
+    let body = tokio::time::timeout(SILENCE, body.collect()).await.context("silence")??.to_bytes();
+    Ok(Reply { status: head.status, headers: head.headers, body, took: began.elapsed() })
+}
+
+/// A streamed answer; dropping it is a client that went away.
+#[derive(Debug)]
+pub struct Sse {
+    pub status: StatusCode,
+    body: Incoming,
+    buffer: BytesMut,
+    _connection: Connection,
+}
+
+/// Begins a streamed request.
+pub async fn stream(address: &str, path: &str, body: &Value) -> Result<Sse> {
+    let body = Bytes::from(serde_json::to_vec(body)?);
+    let (response, connection) = open(address, Method::POST, path, body).await?;
+    let status = response.status();
+    Ok(Sse { status, body: response.into_body(), buffer: BytesMut::new(), _connection: connection })
+}
+
+impl Sse {
+    /// The next event's JSON; `None` once `[DONE]` came.
+    ///
+    /// # Errors
+    /// When the connection ends without `[DONE]`, or nothing comes for a minute.
+    pub async fn next(&mut self) -> Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let event = self.buffer.split_to(end + 2);
+                let text = std::str::from_utf8(&event)?.trim();
+                match text.strip_prefix("data:").map(str::trim) {
+                    Some("[DONE]") => return Ok(None),
+                    Some(json) => return Ok(Some(serde_json::from_str(json)?)),
+                    // A comment keeps the connection alive.
+                    None => continue,
+                }
+            }
+            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await.context("silence")?;
+            let frame = frame.context("the stream ended without [DONE]")??;
+            if let Ok(data) = frame.into_data() {
+                self.buffer.extend_from_slice(&data);
+            }
+        }
+    }
+
+    /// Reads to the end and joins the text of choice 0.
+    pub async fn text(mut self) -> Result<String> {
+        ensure!(self.status == 200, "{}", self.status);
+        let mut text = String::new();
+        while let Some(event) = self.next().await? {
+            text.push_str(&piece(&event)?);
+        }
+        Ok(text)
+    }
+}
+
+/// The text of one streamed event, of a chat or of a completion.
+pub fn piece(event: &Value) -> Result<String> {
+    ensure!(event.get("error").is_none(), "{event}");
+    let choice = &event["choices"][0];
+    let text = choice["delta"]["content"].as_str().or_else(|| choice["text"].as_str());
+    Ok(text.unwrap_or_default().to_owned())
+}
+
+/// Closes the connection when dropped.
+#[derive(Debug)]
+struct Connection(JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn open(
+    address: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(Response<Incoming>, Connection)> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", address)
+        .header("content-type", "application/json")
+        .body(Full::new(body))?;
+    let response = tokio::time::timeout(SILENCE, sender.send_request(request)).await.context("silence")??;
+    Ok((response, connection))
+}
