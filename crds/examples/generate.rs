@@ -1,4 +1,4 @@
-//! Writes the CustomResourceDefinitions into `yaml/`, beside the types they are generated from.
+//! Writes the `CustomResourceDefinitions` into `yaml/`, beside the types they are generated from.
 
 use std::error::Error;
 

@@ -1,4 +1,4 @@
-//! Reads a ServingCluster from YAML and refuses it with every reason at once, each naming its field.
+//! Reads a `ServingCluster` from YAML and refuses it with every reason at once, each naming its field.
 
 use serde_json::{Map, Value, json};
 
@@ -44,7 +44,7 @@ fn lines(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Reads and checks one ServingCluster: structure, types, limits and the rules between fields. Defaults are
+/// Reads and checks one `ServingCluster`: structure, types, limits and the rules between fields. Defaults are
 /// filled in.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub fn read_unchecked(text: &str) -> Result<ServingCluster, DocumentError> {
     decode(parse(text)?)
 }
 
-/// The YAML of a ServingCluster; `read` gives back an equal one.
+/// The YAML of a `ServingCluster`; `read` gives back an equal one.
 ///
 /// # Errors
 /// `Syntax` when the value has no YAML form.
@@ -135,7 +135,7 @@ fn known(names: &[&str]) -> Map<String, Value> {
     names.iter().map(|name| ((*name).to_owned(), Value::Null)).collect()
 }
 
-/// The part of ObjectMeta that a user writes.
+/// The part of `ObjectMeta` that a user writes.
 fn metadata_schema() -> Value {
     json!({
         "type": "object",

@@ -25,7 +25,21 @@ pub use serving_cluster::{
 /// `apiVersion` of every resource here.
 pub const API_VERSION: &str = "shoal.dev/v1alpha1";
 
-/// The CustomResourceDefinition as it is committed in `yaml/`.
+/// A point in time of an API object, in whole seconds as the API server stores it; the Unix epoch if out of
+/// range. (`Time` holds the timestamp type of k8s-openapi's own, older jiff.)
+pub fn time_from_unix(seconds: i64) -> Time {
+    Time(
+        k8s_openapi::jiff::Timestamp::from_second(seconds)
+            .unwrap_or(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
+    )
+}
+
+/// Seconds since the Unix epoch.
+pub fn unix_seconds(time: &Time) -> i64 {
+    time.0.as_second()
+}
+
+/// The `CustomResourceDefinition` as it is committed in `yaml/`.
 ///
 /// # Errors
 /// When the definition cannot be written as YAML.

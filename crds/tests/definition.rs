@@ -1,4 +1,4 @@
-//! The committed CustomResourceDefinition is current, documented and evaluable.
+//! The committed `CustomResourceDefinition` is current, documented and evaluable.
 
 use kube::core::cel::compile_schema;
 use serde_json::Value;

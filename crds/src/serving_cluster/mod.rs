@@ -1,4 +1,4 @@
-//! ServingCluster: one model served by prefill and decode instances behind one gateway.
+//! `ServingCluster`: one model served by prefill and decode instances behind one gateway.
 //!
 //! Doc comments here are what `kubectl explain` prints: a sentence, the unit, the default, an example.
 //! Limits are CEL rules alone (no schema minimum beside them), so each refusal has one message.

@@ -1,7 +1,8 @@
 //! What a user asks for.
 
-// KubeSchema clones each struct into a function, where `pub` reaches nobody.
-#![allow(unreachable_pub)]
+// Doc comments are printed as plain text by `kubectl explain`. KubeSchema clones each struct into a function,
+// where `pub` reaches nobody.
+#![allow(clippy::doc_markdown, unreachable_pub)]
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};

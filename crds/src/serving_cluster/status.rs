@@ -1,13 +1,14 @@
 //! What is true. Nothing in it moves while nothing changes.
 
-// KubeSchema clones each struct into a function, where `pub` reaches nobody.
-#![allow(unreachable_pub)]
+// Doc comments are printed as plain text by `kubectl explain`. KubeSchema clones each struct into a function,
+// where `pub` reaches nobody.
+#![allow(clippy::doc_markdown, unreachable_pub)]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Condition types that a ServingCluster carries, always all three.
+/// Condition types that a `ServingCluster` carries, always all three.
 pub mod condition {
     /// The endpoint answers requests.
     pub const READY: &str = "Ready";

@@ -1,0 +1,52 @@
+//! What processes are made of. Two templates with one hash make processes that need not replace each other.
+
+use serde::{Deserialize, Serialize};
+use shoal_crds::{EngineSpec, ModelSpec, ServingClusterSpec};
+
+/// What an engine instance is made of. No role: a role is state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Template {
+    pub model: ModelSpec,
+    pub engine: EngineSpec,
+}
+
+impl Template {
+    pub fn of(spec: &ServingClusterSpec) -> Self {
+        Self { model: spec.model.clone(), engine: spec.engine.clone() }
+    }
+
+    /// 16 hex digits over every field that an engine is started with.
+    pub fn hash(&self) -> String {
+        // Destructured without a rest pattern: a new field must be placed here or the build fails.
+        let Self { model, engine } = self;
+        let EngineSpec { device, threads, kv_memory, max_batch, chunk, max_context } = engine;
+        digest(&format!(
+            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}",
+            model_digest(model)
+        ))
+    }
+}
+
+/// What a gateway is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatewayTemplate {
+    pub model: ModelSpec,
+    pub port: u16,
+}
+
+impl GatewayTemplate {
+    /// A port outside 1 to 65535, which the resource's rules refuse, is taken as 0.
+    pub fn of(spec: &ServingClusterSpec) -> Self {
+        Self { model: spec.model.clone(), port: u16::try_from(spec.gateway.port).unwrap_or(0) }
+    }
+}
+
+/// 16 hex digits over name and source: a gateway serves only instances of its own model.
+pub fn model_digest(model: &ModelSpec) -> String {
+    let ModelSpec { name, source: shoal_crds::ModelSource { path } } = model;
+    digest(&format!("{}:{name}\n{path}", name.len()))
+}
+
+fn digest(text: &str) -> String {
+    blake3::hash(text.as_bytes()).to_hex().chars().take(16).collect()
+}
