@@ -29,7 +29,7 @@ fn distribution(name: &str, shape: &[usize], tied: bool) -> (f64, f64) {
         return (0.0, 0.5);
     } else if name.contains("embed_tokens") {
         // With a tied head a large embedding would only repeat its own token.
-        return (0.0, if tied { 0.5 } else { 1.0 });
+        return (0.0, if tied { 0.25 } else { 1.0 });
     } else if name.contains("q_proj") || name.contains("k_proj") {
         1.5
     } else if name.contains("lm_head") {
