@@ -14,4 +14,6 @@ pub mod fleet;
 pub mod http;
 pub mod limits;
 pub mod metrics;
+pub mod options;
 pub mod route;
+pub mod text;

@@ -80,7 +80,11 @@ impl Default for Limits {
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let allowed = "must be a number of seconds from 0.001 to 86400";
     let value: f64 = text.parse().map_err(|_| allowed.to_owned())?;
-    if (0.001..=86_400.0).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(allowed.to_owned()) }
+    if (0.001..=86_400.0).contains(&value) {
+        Ok(Duration::from_secs_f64(value))
+    } else {
+        Err(allowed.to_owned())
+    }
 }
 
 fn header_bytes(text: &str) -> Result<usize, String> {

@@ -127,7 +127,10 @@ fn read(path: &Path) -> Result<Vec<Placement>, DiscoveryError> {
 
 fn check(instances: &[Placement]) -> Result<(), String> {
     if instances.len() > MAX_INSTANCES {
-        return Err(format!("instances has {} entries; at most {MAX_INSTANCES} are allowed", instances.len()));
+        return Err(format!(
+            "instances has {} entries; at most {MAX_INSTANCES} are allowed",
+            instances.len()
+        ));
     }
     let mut names = HashSet::new();
     for (i, Placement { name, grpc }) in instances.iter().enumerate() {

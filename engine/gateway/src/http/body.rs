@@ -8,10 +8,10 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::error::ApiError;
-use crate::limits::Limits;
+use crate::limits::{INLINE_BYTES, Limits};
 
 /// Pieces written with one call at most.
 const COALESCED: usize = 64;
@@ -29,6 +29,26 @@ pub async fn read(body: Body, limits: &Limits) -> Result<Bytes, ApiError> {
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(ApiError::malformed(format!("the body broke off: {error}"))),
     }
+}
+
+/// Bodies up to this size are handled where they arrived.
+pub fn is_small(body: &Bytes) -> bool {
+    body.len() <= INLINE_BYTES
+}
+
+/// Works here if it is cheap, else on a worker thread. There are few `workers`, so that large bodies wait
+/// as bytes and only a few are parsed at a time.
+pub async fn work<T: Send + 'static>(
+    cheap: bool,
+    workers: &Semaphore,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    if cheap {
+        return work();
+    }
+    let failed = || ApiError::internal("the request could not be prepared");
+    let _slot = workers.acquire().await.map_err(|_| failed())?;
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(failed()))
 }
 
 /// Pieces of a response, in order. Ends when the sender is dropped; dropping it tells the sender.

@@ -128,9 +128,10 @@ impl From<SessionError> for ApiError {
                 Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", Some("invalid_value"), message)
             }
             SessionError::QueueFull => Self::overloaded(message),
-            SessionError::NoInstance | SessionError::BudgetSpent | SessionError::NotTakenOver => {
-                Self::unavailable(message)
-            }
+            SessionError::NoInstance
+            | SessionError::BudgetSpent
+            | SessionError::NotTakenOver
+            | SessionError::Stopping => Self::unavailable(message),
             SessionError::Timeout => Self::timeout(message),
             SessionError::Poisoned | SessionError::Diverged | SessionError::Engine(_) => {
                 Self::internal(message)

@@ -21,7 +21,9 @@ impl Fields {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         match serde_json::from_slice(body) {
             Ok(Value::Object(map)) => Ok(Self { map, prefix: String::new() }),
-            Ok(other) => Err(ApiError::malformed(format!("the body must be a JSON object; it is {}", show(&other)))),
+            Ok(other) => {
+                Err(ApiError::malformed(format!("the body must be a JSON object; it is {}", show(&other))))
+            }
             Err(error) => Err(ApiError::malformed(format!("the body is not valid JSON: {error}"))),
         }
     }
@@ -130,7 +132,8 @@ mod tests {
 
     #[test]
     fn wrong_types_and_ranges_name_the_field_and_what_is_allowed() {
-        let mut body = fields(r#"{"t":"hot","n":1.5,"big":99999999999999999999,"s":7,"b":1,"o":[],"x":{"y":3}}"#);
+        let mut body =
+            fields(r#"{"t":"hot","n":1.5,"big":99999999999999999999,"s":7,"b":1,"o":[],"x":{"y":3}}"#);
         let message = |error: ApiError| error.message;
         assert_eq!(
             body.number("t", 0.0, 2.0).map_err(message),
@@ -142,7 +145,10 @@ mod tests {
         );
         assert!(body.integer("big", 0, i64::MAX).is_err());
         assert!(body.string("s", 10).is_err() && body.boolean("b").is_err() && body.array("none", 1).is_ok());
-        assert_eq!(body.object("o").map_err(message).map(|_| ()), Err("`o` must be an object; it is an array of 0".into()));
+        assert_eq!(
+            body.object("o").map_err(message).map(|_| ()),
+            Err("`o` must be an object; it is an array of 0".into())
+        );
         let mut inner = body.object("x").ok().flatten().expect("x");
         assert_eq!(inner.boolean("y").map_err(|e| e.param), Err(Some("x.y".into())));
     }
@@ -156,7 +162,11 @@ mod tests {
     fn what_is_not_a_json_object_is_refused_without_much_work() {
         let deep = "[".repeat(100_000);
         for body in ["", "7", "[]", "{", r#"{"t":NaN}"#, r#"{"t":1e999}"#, "{\"a\":\"\u{1}\"}", &deep] {
-            assert_eq!(Fields::parse(body.as_bytes()).map(|_| ()).map_err(|e| e.code), Err(Some("invalid_json")), "{body:.20}");
+            assert_eq!(
+                Fields::parse(body.as_bytes()).map(|_| ()).map_err(|e| e.code),
+                Err(Some("invalid_json")),
+                "{body:.20}"
+            );
         }
         assert!(Fields::parse(b"{\"a\":\"\xff\"}").is_err(), "not UTF-8");
     }

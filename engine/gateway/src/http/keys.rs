@@ -13,7 +13,9 @@ pub enum KeyError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the API key file {0} is larger than {MAX_FILE_BYTES} bytes")]
     TooLarge(PathBuf),
-    #[error("{path} line {line}: a key must have at least {MIN_KEY_BYTES} bytes, or be `blake3:` and 64 hex digits")]
+    #[error(
+        "{path} line {line}: a key must have at least {MIN_KEY_BYTES} bytes, or be `blake3:` and 64 hex digits"
+    )]
     Line { path: PathBuf, line: usize },
     #[error("the API key file {0} holds no key")]
     Empty(PathBuf),
@@ -37,9 +39,10 @@ impl ApiKeys {
         }
         let text = std::fs::read_to_string(path).map_err(failed)?;
         let lines = text.lines().map(str::trim).enumerate();
-        let hashes = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
-            parse(line).ok_or_else(|| KeyError::Line { path: path.to_owned(), line: at + 1 })
-        });
+        let hashes =
+            lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')).map(|(at, line)| {
+                parse(line).ok_or_else(|| KeyError::Line { path: path.to_owned(), line: at + 1 })
+            });
         let hashes: Vec<_> = hashes.collect::<Result<_, _>>()?;
         if hashes.is_empty() { Err(KeyError::Empty(path.to_owned())) } else { Ok(Self(hashes)) }
     }

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 #[derive(Debug)]
-pub struct Patient {
+pub(super) struct Patient {
     socket: TcpStream,
     patience: Duration,
     /// Runs while a write waits for the peer.
@@ -21,7 +21,7 @@ pub struct Patient {
 }
 
 impl Patient {
-    pub fn new(socket: TcpStream, patience: Duration) -> Self {
+    pub(super) fn new(socket: TcpStream, patience: Duration) -> Self {
         Self { socket, patience, waiting: None }
     }
 
@@ -40,7 +40,11 @@ impl Patient {
 }
 
 impl AsyncRead for Patient {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }

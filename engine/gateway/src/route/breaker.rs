@@ -62,7 +62,9 @@ impl Breaker {
     pub fn failed(&self, now: Instant) {
         let mut state = self.0.lock();
         *state = match *state {
-            State::Closed { failures } if failures + 1 < OPENS_AFTER => State::Closed { failures: failures + 1 },
+            State::Closed { failures } if failures + 1 < OPENS_AFTER => {
+                State::Closed { failures: failures + 1 }
+            }
             State::Closed { .. } => State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
             State::HalfOpen { pause, .. } => {
                 let pause = (pause * 2).min(LONGEST_PAUSE);

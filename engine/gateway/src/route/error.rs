@@ -24,6 +24,8 @@ pub enum SessionError {
     Diverged,
     #[error("the engine failed: {0}")]
     Engine(String),
+    #[error("this gateway is shutting down")]
+    Stopping,
 }
 
 /// What a caller does about an error.
@@ -41,9 +43,12 @@ impl SessionError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Invalid(_) => ErrorClass::Invalid,
-            Self::QueueFull | Self::NoInstance | Self::BudgetSpent | Self::Timeout | Self::NotTakenOver => {
-                ErrorClass::Transient
-            }
+            Self::QueueFull
+            | Self::NoInstance
+            | Self::BudgetSpent
+            | Self::Timeout
+            | Self::NotTakenOver
+            | Self::Stopping => ErrorClass::Transient,
             Self::Poisoned | Self::Diverged | Self::Engine(_) => ErrorClass::Fatal,
         }
     }
@@ -76,9 +81,9 @@ impl Verdict {
             Code::FailedPrecondition | Code::Unavailable | Code::Aborted | Code::Cancelled => Self::Moved,
             Code::InvalidArgument | Code::OutOfRange => Self::Final(SessionError::Invalid(message())),
             Code::DeadlineExceeded => Self::Final(SessionError::Timeout),
-            Code::Unauthenticated | Code::PermissionDenied => {
-                Self::Final(SessionError::Engine("the engine does not accept this gateway's secret".to_owned()))
-            }
+            Code::Unauthenticated | Code::PermissionDenied => Self::Final(SessionError::Engine(
+                "the engine does not accept this gateway's secret".to_owned(),
+            )),
             _ => Self::Failed(message()),
         }
     }

@@ -17,7 +17,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shoal_wire::rpc::{Load, PrefillTarget};
+use shoal_wire::rpc::{GenerateRequest, Load, PrefillTarget};
 use shoal_wire::{PageKey, PageKeyer};
 
 pub use decide::{Decision, Placement, Reason};
@@ -70,8 +70,14 @@ impl Router {
         Arc::new(Self { fleet, metrics, policy, budget: RetryBudget::new(Instant::now()) })
     }
 
-    /// Picks for `tokens`; instances whose incarnation is in `excluded` are left out.
-    pub(crate) fn choose(&self, tokens: &[u32], salt: &[u8], excluded: &[String]) -> Option<Chosen> {
+    /// Picks for `request`; instances whose incarnation is in `excluded` are left out.
+    pub(crate) fn choose(
+        &self,
+        request: &GenerateRequest,
+        placement: Option<Placement>,
+        excluded: &[String],
+    ) -> Option<Chosen> {
+        let GenerateRequest { tokens, tenant_salt: salt, .. } = request;
         let decoders = self.decoders(excluded);
         let mut chains = Chains { router: self, tokens, salt, known: vec![] };
         let candidates: Vec<Candidate> = decoders.iter().map(|known| chains.candidate(known)).collect();
@@ -82,7 +88,7 @@ impl Router {
         let prefill = self.prefillers(decoder);
         let here = here(decoder, candidate, prompt_tokens);
         let there: Vec<There> = prefill.iter().map(|known| chains.there(known)).collect();
-        let decision = decide(self.policy.placement, &here, &there);
+        let decision = decide(placement.unwrap_or(self.policy.placement), &here, &there);
         let prefill: Vec<_> = decision.targets.iter().map(|&i| Arc::clone(&prefill[i].instance)).collect();
         Some(Chosen {
             instance: Arc::clone(&decoder.instance),
@@ -92,6 +98,11 @@ impl Router {
             uncached: prompt_tokens.saturating_sub(candidate.cached_tokens),
             decision,
         })
+    }
+
+    /// A new request would find somebody.
+    pub fn can_serve(&self) -> bool {
+        self.can_choose(&[])
     }
 
     /// True if `choose` would find somebody.
@@ -117,9 +128,9 @@ impl Router {
     fn known(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
         let now = Instant::now();
         let instances = self.fleet.instances();
-        let fresh = instances.iter().filter(|instance| {
-            instance.silence(now) < self.policy.stall && instance.breaker.allows(now)
-        });
+        let fresh = instances
+            .iter()
+            .filter(|instance| instance.silence(now) < self.policy.stall && instance.breaker.allows(now));
         fresh
             .filter_map(|instance| Some(Known { live: instance.live()?, instance: Arc::clone(instance) }))
             .filter(wanted)

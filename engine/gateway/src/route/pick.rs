@@ -26,7 +26,8 @@ pub struct Candidate {
 impl Candidate {
     /// Work between the request and its first token, in tokens.
     pub fn cost(&self, prompt_tokens: u32) -> u64 {
-        let Load { running, waiting, queued_prefill_tokens, pages_free, pages_cached, pages_total, .. } = self.load;
+        let Load { running, waiting, queued_prefill_tokens, pages_free, pages_cached, pages_total, .. } =
+            self.load;
         let uncached = u64::from(prompt_tokens.saturating_sub(self.cached_tokens));
         let pages = u64::from(prompt_tokens / self.page_tokens.max(1)) + 1;
         let room = u64::from(pages_free) + u64::from(pages_cached);
@@ -97,7 +98,10 @@ mod tests {
 
     #[test]
     fn an_instance_without_room_for_the_prompt_is_the_last_choice() {
-        let full = Candidate { load: Load { pages_free: 1, pages_cached: 0, ..candidate(0, 0).load }, ..candidate(0, 0) };
+        let full = Candidate {
+            load: Load { pages_free: 1, pages_cached: 0, ..candidate(0, 0).load },
+            ..candidate(0, 0)
+        };
         for _ in 0..100 {
             assert_eq!(pick(&[full, candidate(40, 0)], 1000), Some(1));
         }
@@ -110,7 +114,8 @@ mod tests {
             let i = pick(&given, 100).expect("ten");
             given[i].unreported += 1;
         }
-        let (least, most) = given.iter().map(|c| c.unreported).fold((u32::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
+        let (least, most) =
+            given.iter().map(|c| c.unreported).fold((u32::MAX, 0), |(a, b), n| (a.min(n), b.max(n)));
         assert!(most - least <= 12, "{least}..{most}");
     }
 }

@@ -9,12 +9,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use shoal_wire::rpc::generate_event::Event;
-use shoal_wire::rpc::{FinishReason, Finished, GenerateEvent, GenerateRequest, Sampling, Started, Token, Tokens};
+use shoal_wire::rpc::{
+    FinishReason, Finished, GenerateEvent, GenerateRequest, Sampling, Started, Token, Tokens,
+};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::attempt::Attempt;
 use super::error::{SessionError, Verdict};
-use super::{Chosen, Router};
+use super::{Chosen, Placement, Router};
 use crate::fleet::Instance;
 
 /// How often a waiting request looks again for what no event announces: a breaker's pause that ended, an
@@ -33,14 +35,23 @@ pub struct Job {
     pub choices: u32,
     pub salt: Bytes,
     pub deadline: Instant,
+    /// Overrides the gateway's policy.
+    pub placement: Option<Placement>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// Once, before the first token: prefill is done.
     Started,
-    Tokens { choice: u32, tokens: Vec<Token> },
-    Finished { choice: u32, reason: FinishReason, stop_token: u32 },
+    Tokens {
+        choice: u32,
+        tokens: Vec<Token>,
+    },
+    Finished {
+        choice: u32,
+        reason: FinishReason,
+        stop_token: u32,
+    },
 }
 
 /// Where and how the request ran.
@@ -129,8 +140,8 @@ impl Session {
         &self.summary
     }
 
-    pub fn prompt(&self) -> &[u32] {
-        &self.job.prompt
+    pub fn wants_logprobs(&self) -> bool {
+        self.job.sampling.logprobs.is_some()
     }
 
     /// Ends one choice: its reader has seen enough. With the last one the work stops.
@@ -244,7 +255,9 @@ impl Session {
     /// Tokens not handed on before. Those that were must be the same again.
     fn fresh_tokens(&mut self, choice: u32, mut tokens: Vec<Token>) -> Result<Vec<Token>, SessionError> {
         let Some(progress) = self.choices.get_mut(choice as usize) else {
-            return Err(SessionError::Engine(format!("it sent tokens of choice {choice}, which was not asked for")));
+            return Err(SessionError::Engine(format!(
+                "it sent tokens of choice {choice}, which was not asked for"
+            )));
         };
         if progress.finished {
             return Ok(vec![]);
@@ -370,7 +383,7 @@ impl Session {
             let mut changes = self.router.fleet.changes();
             let excluded: Vec<String> = self.refused.iter().map(|r| r.incarnation.clone()).collect();
             let request = self.request();
-            let Some(chosen) = self.router.choose(&request.tokens, &request.tenant_salt, &excluded) else {
+            let Some(chosen) = self.router.choose(&request, self.job.placement, &excluded) else {
                 if let Some(error) = self.hopeless() {
                     return Err(error);
                 }
@@ -401,7 +414,8 @@ impl Session {
         self.note(&chosen);
         let (incarnation, instance) = (chosen.incarnation.clone(), Arc::clone(&chosen.instance));
         self.attempts += 1;
-        let patience = self.router.policy.stall.min(self.job.deadline.saturating_duration_since(Instant::now()));
+        let patience =
+            self.router.policy.stall.min(self.job.deadline.saturating_duration_since(Instant::now()));
         let verdict = match timeout(patience, Attempt::open(chosen, request)).await {
             Ok(Ok(attempt)) => return Ok(Some(attempt)),
             Ok(Err((_, status))) => match Verdict::of(&status) {

@@ -1,0 +1,61 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::{Limits, seconds};
+use crate::route::{Placement, Policy};
+
+/// Serves the OpenAI HTTP API for a fleet of Shoal engines.
+#[derive(Debug, clap::Parser)]
+#[command(name = "shoal-gateway", version)]
+pub struct Options {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+    /// Model file or directory; its tokenizer and chat template are read, its weights are not
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Name of the model in the API
+    #[arg(long)]
+    pub model_name: String,
+    /// JSON file that lists the fleet: {"instances": [{"name": "...", "grpc": "host:port"}]}; followed
+    #[arg(long)]
+    pub instances: PathBuf,
+    /// File with the fleet's secret (32 to 4096 bytes)
+    #[arg(long)]
+    pub secret_file: PathBuf,
+    /// Where to write {"url", "pid"} once the gateway listens
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+    /// API keys, one per line, as such or as `blake3:<hex>`; without it /v1 is open to whoever reaches it
+    #[arg(long)]
+    pub api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Seconds a request may take in all
+    #[arg(long, default_value = "600", value_parser = seconds)]
+    pub request_timeout: Duration,
+    /// Seconds without any event after which a decode instance counts as stalled; engines send one each second
+    #[arg(long, default_value = "3", value_parser = seconds)]
+    pub stall_timeout: Duration,
+    /// Seconds a request waits for an instance to take it, or to take it over
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub failover_wait: Duration,
+    /// Seconds that running streams get after the first SIGTERM or SIGINT; a second one ends at once
+    #[arg(long, default_value = "30", value_parser = seconds)]
+    pub shutdown_grace: Duration,
+    /// Where prompts are prefilled
+    #[arg(long, value_enum, default_value_t)]
+    pub prefill: Placement,
+    /// What to log: a level, or targets with levels
+    #[arg(long, default_value = "info", env = "SHOAL_LOG")]
+    pub log: String,
+}
+
+impl Options {
+    pub fn policy(&self) -> Policy {
+        Policy { placement: self.prefill, stall: self.stall_timeout, failover_wait: self.failover_wait }
+    }
+}
