@@ -169,6 +169,11 @@ impl Matcher {
         self.inner.is_stopped()
     }
 
+    /// True if the output may end here, whether or not it can go on.
+    pub fn may_end(&mut self) -> bool {
+        self.inner.is_accepting().unwrap_or(false)
+    }
+
     /// An independent copy, for another output of the same request.
     #[must_use]
     pub fn fork(&self) -> Self {
