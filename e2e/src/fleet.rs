@@ -57,12 +57,23 @@ impl Fleet {
     }
 
     /// Starts a gateway over all engines and waits until it can serve.
-    pub async fn with_gateway(mut self, further: &[&str]) -> Result<Self> {
-        let engines: Vec<_> = self.engines.iter().map(|engine| (engine.name(), engine.address())).collect();
+    pub async fn with_gateway(self, further: &[&str]) -> Result<Self> {
+        let engines: Vec<(String, String)> = self
+            .engines
+            .iter()
+            .map(|engine| (engine.name().to_owned(), engine.address().to_owned()))
+            .collect();
+        let engines: Vec<_> = engines.iter().map(|(name, address)| (&**name, &**address)).collect();
+        self.with_gateway_over(&engines, further).await
+    }
+
+    /// Starts a gateway over the given (name, gRPC address) pairs, and waits until it can serve if there
+    /// are any.
+    pub async fn with_gateway_over(mut self, engines: &[(&str, &str)], further: &[&str]) -> Result<Self> {
         let further: Vec<String> = further.iter().map(|option| (*option).to_owned()).collect();
+        let folder = self.folder.path();
         let mut gateway =
-            Gateway::start("gateway", &self.model, &self.secret_file, &engines, &further, self.folder.path())
-                .await?;
+            Gateway::start("gateway", &self.model, &self.secret_file, engines, &further, folder).await?;
         if !engines.is_empty() {
             gateway.ready().await?;
         }
