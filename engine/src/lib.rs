@@ -9,7 +9,11 @@
 //! The scheduler is one thread without async; everything else talks to it through `scheduler::Handle`.
 
 pub mod grammar;
+pub mod instance;
 pub mod kv;
+pub mod metrics;
 pub mod request;
 pub mod sampling;
 pub mod scheduler;
+pub mod server;
+pub mod transfer;
