@@ -37,6 +37,10 @@ impl DType {
 
     /// Bytes of a row-major tensor. Refuses empty ones, rows that are not whole blocks, and overflow.
     pub(crate) fn byte_size(self, shape: &[u64]) -> Result<u64, Problem> {
+        const MAX_RANK: usize = 8;
+        if shape.len() > MAX_RANK {
+            return Err(Problem::not_allowed(format_args!("of {} dimensions", shape.len()), "at most 8"));
+        }
         let (elements, bytes) = self.block();
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(elements as u64) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use shoal_checkpoint::{Checkpoint, DType, RopeStyle, TokenizerSource};
+use shoal_checkpoint::{Checkpoint, DType, Rope, RopeStyle, TokenizerSource, export_safetensors};
 
 /// `None` after saying what is missing, unless the run insists on the model.
 fn test_model() -> Option<PathBuf> {
@@ -45,4 +45,39 @@ fn smollm2_opens_with_its_published_shape_and_vocabulary() {
     let TokenizerSource::Gguf(tokenizer) = model.tokenizer() else { panic!("a GGUF tokenizer") };
     assert_eq!((tokenizer.model.as_str(), tokenizer.pre.as_deref()), ("gpt2", Some("smollm")));
     assert_eq!((tokenizer.tokens.len(), tokenizer.merges.len()), (49_152, 48_900));
+}
+
+/// No safetensors model of this family is small enough to download for a test, so one is made.
+#[test]
+fn smollm2_exported_to_safetensors_is_the_same_model() {
+    let Some(path) = test_model() else { return };
+    let original = Checkpoint::open(path).expect("the test model is valid");
+    let directory = tempfile::tempdir().expect("temporary directory");
+    export_safetensors(&original, directory.path(), DType::BF16).expect("expressible");
+    let exported = Checkpoint::open(directory.path()).expect("what was written is valid");
+
+    let mut expected = original.config().clone();
+    expected.rope = Rope { style: RopeStyle::Half, ..expected.rope };
+    assert_eq!(*exported.config(), expected);
+    assert_eq!(exported.chat_template(), original.chat_template());
+    let (ours, theirs) = (exported.vocabulary(), original.vocabulary());
+    for id in 0..theirs.len() as u32 {
+        assert_eq!(
+            (ours.bytes(id), ours.is_special(id)),
+            (theirs.bytes(id), theirs.is_special(id)),
+            "token {id}"
+        );
+    }
+
+    let elements = |model: &Checkpoint, name: &str| {
+        model.tensor(name).expect("present").to_f32().expect("checked when opened")
+    };
+    let down = "model.layers.3.mlp.down_proj.weight";
+    for (ours, theirs) in elements(&exported, down).iter().zip(elements(&original, down)) {
+        assert!((ours - theirs).abs() <= theirs.abs() / 256.0, "bf16 keeps eight bits: {ours}, {theirs}");
+    }
+    // Row 1 of a head lies half a head away again.
+    let k = "model.layers.3.self_attn.k_proj.weight";
+    let (ours, theirs) = (elements(&exported, k), elements(&original, k));
+    assert!((ours[32 * 576] - theirs[576]).abs() <= theirs[576].abs() / 256.0);
 }

@@ -16,6 +16,9 @@ use crate::error::{Part, Problem};
 use crate::mapping::Mapping;
 use crate::{Checkpoint, CheckpointError, ModelConfig, TokenizerSource, limits};
 
+/// Real ones have a few thousand bytes.
+const MAX_CONFIG: usize = 4 << 20;
+
 pub(crate) fn open_directory(directory: &Path) -> Result<Checkpoint, CheckpointError> {
     let config_file = Mapping::open(&directory.join("config.json"))?;
     let fields =
@@ -61,8 +64,8 @@ fn read_config(
 }
 
 fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, Problem> {
-    if bytes.len() as u64 > text::MAX_JSON {
-        return Err(Problem::not_allowed(format_args!("{} bytes long", bytes.len()), "at most 256 MiB"));
+    if bytes.len() > MAX_CONFIG {
+        return Err(Problem::not_allowed(format_args!("{} bytes long", bytes.len()), "at most 4 MiB"));
     }
     Ok(serde_json::from_slice(bytes)?)
 }

@@ -9,15 +9,15 @@ use serde::Deserialize;
 use crate::CheckpointError;
 use crate::error::{Part, Problem};
 
-/// The largest known `tokenizer.json` files have some 35 MiB.
-pub(super) const MAX_JSON: u64 = 256 << 20;
+/// The largest known `tokenizer.json` files have some 35 MiB. Parsed JSON takes up to ten times its text.
+const MAX_TEXT: u64 = 64 << 20;
 
 pub(super) fn read(path: &Path) -> Result<String, CheckpointError> {
     let file = File::open(path).map_err(CheckpointError::io("open", path))?;
     let mut bytes = Vec::new();
-    file.take(MAX_JSON + 1).read_to_end(&mut bytes).map_err(CheckpointError::io("read", path))?;
-    if bytes.len() as u64 > MAX_JSON {
-        let problem = Problem::not_allowed("longer than 256 MiB", "at most 256 MiB");
+    file.take(MAX_TEXT + 1).read_to_end(&mut bytes).map_err(CheckpointError::io("read", path))?;
+    if bytes.len() as u64 > MAX_TEXT {
+        let problem = Problem::not_allowed("longer than 64 MiB", "at most 64 MiB");
         return Err(Part::File.has(problem).at(path));
     }
     String::from_utf8(bytes).map_err(|_| Part::File.has(Problem::NotUtf8).at(path))
