@@ -103,6 +103,8 @@ pub struct Gateway {
     /// Never `Draining`: a gateway that is asked to stop finishes its streams first.
     pub phase: Phase,
     pub crashes: CrashHistory,
+    /// It says itself that a request sent now would be answered.
+    pub serving: bool,
     /// Base URL of its API.
     pub endpoint: String,
 }

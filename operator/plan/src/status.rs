@@ -74,18 +74,15 @@ fn stamped(world: &World<'_>, previous: Option<&ServingClusterStatus>, found: Fo
     }
 }
 
-/// True when a request that is sent now is answered. Decode instances read prompts themselves while no
-/// prefill instance is ready, so prefill does not decide it.
+/// True when a request that is sent now is answered, as the gateway itself says. Decode instances read
+/// prompts themselves while no prefill instance is ready, so prefill does not decide it.
 fn readiness(world: &World<'_>, prefill: &RoleStatus, decode: &RoleStatus) -> Found {
     let gateway = world.gateway.map(|gateway| &gateway.phase);
-    let answering = world.instances.iter().any(|instance| {
-        let model = world.gateway.map(|gateway| gateway.model.as_str());
-        instance.role == Role::Decode && instance.is_ready() && model == Some(instance.model.as_str())
-    });
+    let serving = world.gateway.is_some_and(|gateway| gateway.serving);
     let counts = format!("prefill {}, decode {}", prefill.summary, decode.summary);
     let (holds, reason, message) = match gateway {
         _ if world.cluster.stopping => (false, reason::STOPPING, "the cluster is stopping".to_owned()),
-        Some(Phase::Ready { .. }) if answering => (true, reason::SERVING, counts),
+        Some(Phase::Ready { .. }) if serving => (true, reason::SERVING, counts),
         Some(Phase::Ready { .. }) if any_starting(world) => (false, reason::STARTING, counts),
         Some(Phase::Ready { .. }) => (false, reason::NO_DECODE, counts),
         None | Some(Phase::Starting { .. }) => {

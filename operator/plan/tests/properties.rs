@@ -30,7 +30,7 @@ fn phase() -> impl Strategy<Value = Phase> {
 fn instance() -> impl Strategy<Value = Instance> {
     let current = cluster(1, 1);
     let mut other = current.spec.clone();
-    other.model.name = "other".to_owned();
+    "other".clone_into(&mut other.model.name);
     let mut tuned = current.spec.clone();
     tuned.engine.max_batch = 7;
     let templates = [current.spec, other, tuned].map(|spec| Template::of(&spec));
@@ -54,6 +54,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             port,
             phase,
             crashes: CrashHistory { count },
+            serving: same,
             endpoint: "http://127.0.0.1:8000/v1".to_owned(),
         });
     (prop::collection::vec(instance(), 0..12), prop::option::of(gateway)).prop_map(

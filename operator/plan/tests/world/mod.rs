@@ -67,12 +67,24 @@ impl World {
 
     /// Plans and carries out all of it.
     pub fn reconcile(&mut self) -> Plan {
+        self.look();
         let plan = self.plan();
         for step in &plan.steps {
             self.apply(&step.action);
         }
         self.observed.status = Some(plan.status.clone());
         plan
+    }
+
+    /// The gateway sees the instances of its model.
+    pub fn look(&mut self) {
+        let Some(gateway) = &mut self.observed.gateway else { return };
+        let serves = |instance: &Instance| {
+            let ready = matches!(instance.phase, Phase::Ready { .. });
+            ready && instance.role == Role::Decode && instance.model == gateway.model
+        };
+        let up = matches!(gateway.phase, Phase::Ready { .. });
+        gateway.serving = up && self.observed.instances.iter().any(serves);
     }
 
     pub fn instance(&mut self, name: &str) -> &mut Instance {
@@ -229,6 +241,7 @@ fn gateway(template: &GatewayTemplate, now: Timestamp, crashes: CrashHistory) ->
         port: template.port,
         phase: Phase::Starting { since: now },
         crashes,
+        serving: false,
         endpoint: format!("http://127.0.0.1:{}/v1", template.port),
     }
 }
