@@ -40,9 +40,12 @@ pub struct Options {
     /// Seconds without any event after which a decode instance counts as stalled; engines send one each second
     #[arg(long, default_value = "3", value_parser = seconds)]
     pub stall_timeout: Duration,
-    /// Seconds a request waits for an instance to take it, or to take it over
+    /// Seconds a request whose decode instance was lost waits for another to take it over
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub failover_wait: Duration,
+    /// Seconds a new request waits for a decode instance that is starting or being replaced
+    #[arg(long, default_value = "5", value_parser = seconds)]
+    pub arrival_wait: Duration,
     /// Seconds that running streams get after the first SIGTERM or SIGINT; a second one ends at once
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub shutdown_grace: Duration,
@@ -56,6 +59,11 @@ pub struct Options {
 
 impl Options {
     pub fn policy(&self) -> Policy {
-        Policy { placement: self.prefill, stall: self.stall_timeout, failover_wait: self.failover_wait }
+        Policy {
+            placement: self.prefill,
+            stall: self.stall_timeout,
+            failover_wait: self.failover_wait,
+            arrival_wait: self.arrival_wait,
+        }
     }
 }

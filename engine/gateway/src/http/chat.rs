@@ -11,8 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Map, Value};
 
@@ -41,9 +40,9 @@ struct Chat {
 pub(super) async fn create(
     State(app): State<Arc<App>>,
     Extension(context): Extension<Context>,
-    body: Body,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let body = body::read(body, &app.limits).await?;
+    let body = body::read(request, &app.limits).await?;
     let body_read = Instant::now();
     let permit = app.admit(1)?;
     let small = body::is_small(&body);

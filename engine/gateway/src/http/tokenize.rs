@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use serde::Serialize;
 use serde_json::Map;
 
@@ -30,16 +29,16 @@ pub(super) struct Text {
 }
 
 /// `{"prompt": text, "add_special_tokens": true}` or `{"messages": [...], "add_generation_prompt": true}`.
-pub(super) async fn tokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Tokens>, ApiError> {
-    let body = body::read(body, &app.limits).await?;
+pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Tokens>, ApiError> {
+    let body = body::read(request, &app.limits).await?;
     let (small, worker) = (body::is_small(&body), Arc::clone(&app));
     let tokens = body::work(small, &app.workers, move || encode(&body, &worker)).await?;
     Ok(Json(Tokens { count: tokens.len(), tokens, max_model_len: app.context() }))
 }
 
 /// `{"tokens": [ids], "skip_special_tokens": false}`.
-pub(super) async fn detokenize(State(app): State<Arc<App>>, body: Body) -> Result<Json<Text>, ApiError> {
-    let body = body::read(body, &app.limits).await?;
+pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Text>, ApiError> {
+    let body = body::read(request, &app.limits).await?;
     let (small, worker) = (body::is_small(&body), Arc::clone(&app));
     let prompt = body::work(small, &app.workers, move || decode(&body, &worker)).await?;
     Ok(Json(Text { prompt }))

@@ -11,8 +11,6 @@ mod error;
 pub mod pick;
 pub mod random;
 mod session;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,8 +33,10 @@ pub struct Policy {
     pub placement: Placement,
     /// A stream or an instance that is silent for this long counts as stalled.
     pub stall: Duration,
-    /// How long a request waits for an instance to take it (over).
+    /// How long a request that an instance worked on waits for another to take it over.
     pub failover_wait: Duration,
+    /// How long a new request waits while nobody decodes but somebody is expected to.
+    pub arrival_wait: Duration,
 }
 
 #[derive(Debug)]

@@ -507,12 +507,14 @@ impl Session {
             return Some(SessionError::NoInstance);
         }
         let fleet = &self.router.fleet;
-        let expected = fleet.has_decoder() || fleet.expects_decoder(self.router.policy.failover_wait);
+        let expected = fleet.has_decoder() || fleet.expects_decoder(self.router.policy.arrival_wait);
         (!expected).then_some(SessionError::NoInstance)
     }
 
     fn patience(&self) -> Instant {
-        (Instant::now() + self.router.policy.failover_wait).min(self.job.deadline)
+        let policy = &self.router.policy;
+        let wait = if self.accepted { policy.failover_wait } else { policy.arrival_wait };
+        (Instant::now() + wait).min(self.job.deadline)
     }
 
     fn out_of_patience(&self) -> SessionError {
