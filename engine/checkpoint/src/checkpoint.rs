@@ -149,3 +149,61 @@ pub(crate) fn check_inventory(
 ) -> Result<(), Fault> {
     inventory::check(config, tensors.len(), |name| Some(tensors.get(name)?.shape.as_slice()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{self, damage, damaged};
+    use crate::{SyntheticModel, dequantize};
+
+    static ORIGINAL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut model = SyntheticModel::qwen2();
+        model.config = ModelConfig { layers: 1, hidden: 32, heads: 2, kv_heads: 1, ffn: 32, ..model.config };
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let path = directory.path().join("original.gguf");
+        model.write_gguf(&path, DType::Q4_0).expect("writable");
+        std::fs::read(path).expect("just written")
+    });
+
+    /// Where the tensor data begins, roughly: behind the name of the last tensor.
+    fn header() -> usize {
+        let last = b"output_norm.weight";
+        ORIGINAL.windows(last.len()).rposition(|window| window == last).expect("written") + 64
+    }
+
+    /// What was accepted can be used: every tensor lies in the file and every token has its bytes.
+    fn exercise(file: &[u8], description: &Description, tensors: &BTreeMap<String, Located>) {
+        for located in tensors.values() {
+            let mut elements = vec![0.0; located.shape.iter().product()];
+            assert_eq!(
+                dequantize(located.dtype, &file[located.bytes.clone()], &mut elements),
+                elements.len()
+            );
+        }
+        for id in 0..=description.vocabulary.len() as u32 {
+            description.vocabulary.bytes(id);
+        }
+    }
+
+    #[test]
+    fn the_undamaged_file_is_accepted() {
+        let (description, tensors) = read_gguf(&ORIGINAL).expect("valid");
+        exercise(&ORIGINAL, &description, &tensors);
+    }
+
+    proptest! {
+        #![proptest_config(damage::config())]
+
+        #[test]
+        fn a_damaged_gguf_file_is_read_in_order_or_refused(damages in prop::collection::vec(damage(), 1..4)) {
+            let file = damaged(&ORIGINAL, header(), &damages);
+            if let Ok((description, tensors)) = read_gguf(&file) {
+                exercise(&file, &description, &tensors);
+            }
+        }
+    }
+}

@@ -12,6 +12,8 @@
 
 mod checkpoint;
 mod config;
+#[cfg(test)]
+mod damage;
 mod dequantize;
 mod error;
 mod export;

@@ -188,3 +188,33 @@ pub(super) fn token_ids(object: &Map<String, Value>, key: &str) -> Result<Vec<u3
         None => Ok(vec![one(value)?]),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{self, damage, damaged};
+    use crate::{DType, SyntheticModel, limits, write};
+
+    proptest! {
+        #![proptest_config(damage::config())]
+
+        #[test]
+        fn a_damaged_configuration_is_believable_or_refused(
+            preset in any::<prop::sample::Index>(),
+            damages in prop::collection::vec(damage(), 1..3),
+        ) {
+            let presets = SyntheticModel::presets();
+            let json = write::config_json(&preset.get(&presets).config, DType::F32).expect("expressible");
+            let text = json.to_string();
+            let bytes = damaged(text.as_bytes(), text.len(), &damages);
+            let object = serde_json::from_slice(&bytes).unwrap_or_default();
+            if let Ok(config) = model_config(&object)
+                && limits::check(&config).is_ok()
+            {
+                prop_assert!(config.layers <= 1024 && config.heads.is_multiple_of(config.kv_heads));
+            }
+        }
+    }
+}

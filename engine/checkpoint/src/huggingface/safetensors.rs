@@ -118,3 +118,40 @@ impl<'de> Visitor<'de> for TensorsVisitor {
         Ok(Tensors(tensors))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::damage::{self, damage, damaged};
+
+    fn original() -> Vec<u8> {
+        let header = br#"{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"__metadata__":{"k":"v"},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#;
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header);
+        file.extend([0; 32]);
+        file
+    }
+
+    #[test]
+    fn the_undamaged_file_is_accepted() {
+        let entries = parse(&original()).expect("valid");
+        assert_eq!(entries["b"].shape, [4]);
+        assert_eq!(entries["b"].bytes, original().len() - 8..original().len());
+    }
+
+    proptest! {
+        #![proptest_config(damage::config())]
+
+        #[test]
+        fn a_damaged_file_is_read_in_order_or_refused(damages in prop::collection::vec(damage(), 1..4)) {
+            let original = original();
+            let file = damaged(&original, original.len() - 32, &damages);
+            for (name, entry) in parse(&file).unwrap_or_default() {
+                let size = entry.shape.iter().product::<usize>() * entry.dtype.block().1;
+                prop_assert_eq!(file.get(entry.bytes).map(<[u8]>::len), Some(size), "{}", name);
+            }
+        }
+    }
+}

@@ -90,3 +90,27 @@ fn has_stage(stage: &Value, wanted: &str) -> bool {
     stage.get("type").and_then(Value::as_str) == Some(wanted)
         || parts.flatten().any(|part| part.get("type").and_then(Value::as_str) == Some(wanted))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::SyntheticModel;
+    use crate::damage::{self, damage, damaged};
+
+    const ORIGINAL: &str = r#"{"added_tokens":[{"id":0,"content":"<s>","special":true}],"decoder":{"type":"ByteLevel"},"model":{"vocab":{"a":1,"\u0120b":2}}}"#;
+
+    proptest! {
+        #![proptest_config(damage::config())]
+
+        #[test]
+        fn a_damaged_tokenizer_has_every_id_or_is_refused(damages in prop::collection::vec(damage(), 1..4)) {
+            let config = SyntheticModel::llama2().config;
+            let bytes = damaged(ORIGINAL.as_bytes(), ORIGINAL.len(), &damages);
+            if let Ok(vocabulary) = vocabulary(&String::from_utf8_lossy(&bytes), &config) {
+                prop_assert_eq!(vocabulary.len(), config.vocabulary);
+            }
+        }
+    }
+}
