@@ -8,7 +8,7 @@
 //!
 //! Client and relay share a clock, so each request is its own pair, and the engine's time drops out. The hop
 //! to the relay is one that a direct caller has too; it is counted against the gateway.
-//! Prints one JSON object: {"streams", "requests", "p50_ms", "p99_ms", "direct_p50_ms"}.
+//! Prints one JSON object; times are in milliseconds.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

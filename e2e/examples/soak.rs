@@ -95,7 +95,7 @@ async fn load(url: &str, clients: usize, duration: Duration, tally: &Tally) -> R
 async fn one(url: &str, turn: u64, tally: &Tally) -> Result<()> {
     tally.requests.fetch_add(1, Ordering::Relaxed);
     let (path, mut body) = request(turn);
-    if turn % 3 == 0 {
+    if turn.is_multiple_of(3) {
         let reply = http::post(url, path, &body).await?.ok()?;
         let tokens = reply["usage"]["completion_tokens"].as_u64().context("no usage")?;
         tally.tokens.fetch_add(tokens, Ordering::Relaxed);
@@ -104,7 +104,7 @@ async fn one(url: &str, turn: u64, tally: &Tally) -> Result<()> {
     body["stream"] = json!(true);
     let mut stream = http::stream(url, path, &body).await?;
     ensure!(stream.status == 200, "{}", stream.status);
-    let leaves = turn % 17 == 0;
+    let leaves = turn.is_multiple_of(17);
     let mut pieces = 0;
     while let Some(event) = stream.next().await? {
         ensure!(event.get("error").is_none(), "{event}");
@@ -122,7 +122,7 @@ fn request(turn: u64) -> (&'static str, Value) {
     let words = [4, 12, 40, 120, 400][(turn % 5) as usize];
     let text = format!("{turn}: ") + &"a shoal of fish swims ".repeat(words / 4);
     let tokens = 8 + turn % 40;
-    if turn % 2 == 0 {
+    if turn.is_multiple_of(2) {
         let body = json!({
             "model": "smollm2", "prompt": text, "max_tokens": tokens, "temperature": 0.8, "seed": turn,
         });
@@ -131,7 +131,7 @@ fn request(turn: u64) -> (&'static str, Value) {
     let mut body = json!({
         "model": "smollm2", "messages": [{"role": "user", "content": text}], "max_tokens": tokens,
     });
-    if turn % 7 == 0 {
+    if turn.is_multiple_of(7) {
         let schema =
             json!({"type": "object", "properties": {"legs": {"type": "integer"}}, "required": ["legs"]});
         body["response_format"] =

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Mixed load for DURATION seconds (1800) at the highest rate that this machine sustains.
+set -euo pipefail
+# shellcheck source=scripts/environment.sh
+source "$(dirname "$0")/environment.sh"
+cd "$root"
+need_rust
+need_python
+
+SHOAL_TEST_MODEL=$(scripts/model.sh)
+export SHOAL_TEST_MODEL
+stage "build" cargo build --release --locked --bins --package shoal-engine --package shoal-gateway
+cargo build --release --locked --package shoal-e2e --example soak
+stage "soak" "$target/release/examples/soak"
