@@ -56,6 +56,7 @@ struct Budget {
 }
 
 /// The checked parts of a chat.
+#[derive(Debug)]
 pub(super) struct Checked {
     pub messages: Vec<Json>,
     pub tools: Vec<Json>,
@@ -71,7 +72,8 @@ pub(super) fn check(input: &ChatInput, limits: &TextLimits) -> Result<Checked, T
         let message = "continue_final_message needs add_generation_prompt to be false";
         return Err(TextError::invalid("continue_final_message", message));
     }
-    let mut budget = Budget { bytes: limits.input_bytes, values: limits.json_values, depth: limits.json_depth };
+    let mut budget =
+        Budget { bytes: limits.input_bytes, values: limits.json_values, depth: limits.json_depth };
     let mut messages = Vec::with_capacity(input.messages.len());
     for (index, message) in input.messages.iter().enumerate() {
         let param = format!("messages[{index}]");
@@ -104,7 +106,8 @@ pub(super) fn check_kwargs<'a>(
                 Ok((name.clone(), replace_mark_characters(text).into_owned().into()))
             }
             _ => {
-                let message = format!("{param} must be true, false, a number or a string of up to {MAX_BYTES} bytes");
+                let message =
+                    format!("{param} must be true, false, a number or a string of up to {MAX_BYTES} bytes");
                 Err(TextError::invalid(param, message))
             }
         }
@@ -189,7 +192,8 @@ fn message(mut message: Json, param: &str) -> Result<Json, TextError> {
 fn content(content: Option<&Json>, optional: bool, param: &str) -> Result<String, TextError> {
     let param = format!("{param}.content");
     let wrong = || {
-        let message = format!("{param} must be a string or a list of {{\"type\": \"text\", \"text\": ...}} parts");
+        let message =
+            format!("{param} must be a string or a list of {{\"type\": \"text\", \"text\": ...}} parts");
         TextError::invalid(param.clone(), message)
     };
     match content {

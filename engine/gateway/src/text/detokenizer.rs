@@ -69,3 +69,79 @@ fn drain_utf8(mut bytes: &[u8], out: &mut String) -> usize {
         bytes = &rest[bad..];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One token per byte value, then a control token.
+    fn every_byte() -> Arc<Vocabulary> {
+        let bytes: Vec<[u8; 1]> = (0..=255u8).map(|byte| [byte]).collect();
+        let tokens = bytes.iter().map(|byte| (&byte[..], false));
+        Arc::new(Vocabulary::new(tokens.chain([(&b"<|im_end|>"[..], true)])))
+    }
+
+    /// The text after each token, and at the end.
+    fn stream(vocabulary: &Arc<Vocabulary>, ids: &[u32]) -> Vec<String> {
+        let mut detokenizer = Detokenizer::new(Arc::clone(vocabulary));
+        let mut pieces: Vec<String> = ids
+            .iter()
+            .map(|id| {
+                let mut out = String::new();
+                detokenizer.push(*id, &mut out);
+                out
+            })
+            .collect();
+        let mut out = String::new();
+        detokenizer.finish(&mut out);
+        pieces.push(out);
+        pieces
+    }
+
+    #[test]
+    fn a_character_cut_between_tokens_appears_with_its_last_byte() {
+        let ids: Vec<u32> = "a€".bytes().map(u32::from).collect();
+        assert_eq!(stream(&every_byte(), &ids), ["a", "", "", "€", ""]);
+    }
+
+    #[test]
+    fn an_unfinished_character_is_replaced_at_the_end() {
+        assert_eq!(stream(&every_byte(), &[0x61, 0xE2, 0x82]), ["a", "", "", "\u{FFFD}"]);
+    }
+
+    #[test]
+    fn a_surrogate_half_never_becomes_text() {
+        // U+D800 in the encoding that UTF-8 forbids.
+        let text = stream(&every_byte(), &[0xED, 0xA0, 0x80, 0x61]).concat();
+        assert_eq!(text, "\u{FFFD}\u{FFFD}\u{FFFD}a");
+    }
+
+    #[test]
+    fn control_tokens_and_unknown_ids_add_nothing_unless_they_are_shown() {
+        let vocabulary = every_byte();
+        assert_eq!(stream(&vocabulary, &[0x61, 256, 99_999, 0x62]).concat(), "ab");
+        let mut shown = Detokenizer::showing(vocabulary, Arc::new([256]));
+        let mut out = String::new();
+        shown.push(256, &mut out);
+        assert_eq!(out, "<|im_end|>");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_in_any_tokens_give_what_decoding_them_at_once_gives(bytes: Vec<u8>, cuts: Vec<usize>) {
+            let mut tokens: Vec<&[u8]> = Vec::new();
+            let mut rest = &bytes[..];
+            for cut in cuts {
+                let (token, tail) = rest.split_at(cut % (rest.len() + 1));
+                tokens.push(token);
+                rest = tail;
+            }
+            tokens.push(rest);
+            let vocabulary = Arc::new(Vocabulary::new(tokens.iter().map(|token| (*token, false))));
+            let ids: Vec<u32> = (0..tokens.len() as u32).collect();
+            prop_assert_eq!(stream(&vocabulary, &ids).concat(), String::from_utf8_lossy(&bytes));
+        }
+    }
+}

@@ -51,13 +51,16 @@ impl GrammarSpec {
             TextError::invalid(PARAM, "response_format.json_schema must be an object with name and schema")
         })?;
         if !named.get("name").and_then(Json::as_str).is_some_and(is_name) {
-            let message = "response_format.json_schema.name must have 1 to 64 of the characters a-z A-Z 0-9 _ -";
+            let message =
+                "response_format.json_schema.name must have 1 to 64 of the characters a-z A-Z 0-9 _ -";
             return Err(TextError::invalid(format!("{PARAM}.name"), message));
         }
         let strict = match named.get("strict") {
             None | Some(Json::Null) => false,
             Some(Json::Bool(strict)) => *strict,
-            Some(_) => return Err(TextError::invalid(format!("{PARAM}.strict"), "strict must be true or false")),
+            Some(_) => {
+                return Err(TextError::invalid(format!("{PARAM}.strict"), "strict must be true or false"));
+            }
         };
         match named.get("schema") {
             Some(schema @ Json::Object(_)) => Ok(Self::JsonSchema { schema: schema.clone(), strict }),
@@ -112,7 +115,8 @@ pub(super) fn enforceable(schema: &Json, strict: bool) -> Json {
 
 /// Names of schemas and functions.
 pub(super) fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 #[cfg(test)]

@@ -106,7 +106,8 @@ impl TextModel {
             }
         };
         let source = template.as_ref().map_or("", ChatTemplate::source);
-        let longest = (0..vocabulary.len() as u32).filter_map(|id| vocabulary.bytes(id)).map(<[u8]>::len).max();
+        let longest =
+            (0..vocabulary.len() as u32).filter_map(|id| vocabulary.bytes(id)).map(<[u8]>::len).max();
         Ok(Self {
             name: parts.name,
             tokenizer: Tokenizer::new(&parts.source, &vocabulary)?,
@@ -175,7 +176,8 @@ impl TextModel {
             }
         }
         let text = String::from_utf8_lossy(&bytes);
-        let text = if self.tokenizer.space_prefix() { text.strip_prefix(' ').unwrap_or(&text) } else { &text };
+        let text =
+            if self.tokenizer.space_prefix() { text.strip_prefix(' ').unwrap_or(&text) } else { &text };
         Ok(text.to_owned())
     }
 
@@ -185,7 +187,8 @@ impl TextModel {
         let tokens = match &input.prompt {
             Prompt::Text(text) => self.encode(text, true)?,
             Prompt::Tokens(ids) => {
-                if let Some((index, id)) = ids.iter().enumerate().find(|(_, id)| self.vocabulary.bytes(**id).is_none())
+                if let Some((index, id)) =
+                    ids.iter().enumerate().find(|(_, id)| self.vocabulary.bytes(**id).is_none())
                 {
                     return Err(self.unknown_id("prompt", index, *id));
                 }
@@ -243,7 +246,9 @@ impl TextModel {
         let rendered = template.render(&conversation)?;
         match last {
             None => Ok(rendered),
-            Some(last) => cut_behind(rendered, last.get("content").and_then(Json::as_str).unwrap_or_default()),
+            Some(last) => {
+                cut_behind(rendered, last.get("content").and_then(Json::as_str).unwrap_or_default())
+            }
         }
     }
 
@@ -315,7 +320,8 @@ impl TextModel {
     }
 
     fn unknown_id(&self, param: &str, index: usize, id: u32) -> TextError {
-        let message = format!("{param}[{index}] is {id}; token ids of this model are below {}", self.vocabulary.len());
+        let message =
+            format!("{param}[{index}] is {id}; token ids of this model are below {}", self.vocabulary.len());
         TextError::invalid(format!("{param}[{index}]"), message)
     }
 }
@@ -346,9 +352,10 @@ fn offered(tools: &[Json], choice: &ToolChoice) -> Result<Vec<Tool>, TextError> 
         ToolChoice::Required if parsed.is_empty() => {
             Err(TextError::invalid("tool_choice", "tool_choice is required, but there are no tools"))
         }
-        ToolChoice::Named(name) if !parsed.iter().any(|tool| tool.name == *name) => {
-            Err(TextError::invalid("tool_choice", format!("tool_choice names {name:?}, which is not in tools")))
-        }
+        ToolChoice::Named(name) if !parsed.iter().any(|tool| tool.name == *name) => Err(TextError::invalid(
+            "tool_choice",
+            format!("tool_choice names {name:?}, which is not in tools"),
+        )),
         _ => Ok(parsed),
     }
 }

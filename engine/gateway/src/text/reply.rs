@@ -26,9 +26,16 @@ pub enum Delta {
     /// Text between `<think>` and `</think>`.
     Reasoning(String),
     /// A call begins. `index` counts the calls of this choice from 0.
-    ToolCall { index: usize, id: String, name: String },
+    ToolCall {
+        index: usize,
+        id: String,
+        name: String,
+    },
     /// More of a call's `arguments`, which are JSON text once all fragments are joined.
-    ToolArguments { index: usize, fragment: String },
+    ToolArguments {
+        index: usize,
+        fragment: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +82,7 @@ pub(super) struct CallPlan {
 }
 
 impl ReplyPlan {
-    pub fn start(&self) -> Reply {
+    pub(super) fn start(&self) -> Reply {
         Reply {
             detokenizer: Detokenizer::showing(Arc::clone(&self.vocabulary), Arc::clone(&self.shown)),
             stops: self.stops.search(),

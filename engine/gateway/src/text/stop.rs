@@ -31,7 +31,8 @@ impl StopStrings {
     /// Refuses empty, too long and too many strings, naming `stop`.
     pub fn new(strings: &[String], limits: &TextLimits) -> Result<Self, TextError> {
         if strings.len() > limits.stop_strings {
-            let message = format!("{} stop strings; at most {} are allowed", strings.len(), limits.stop_strings);
+            let message =
+                format!("{} stop strings; at most {} are allowed", strings.len(), limits.stop_strings);
             return Err(TextError::invalid("stop", message));
         }
         if let Some(bad) = strings.iter().find(|s| s.is_empty() || s.len() > limits.stop_bytes) {
@@ -149,6 +150,94 @@ fn link_fallbacks(states: &mut [State]) {
             let inherited = states[target as usize].stop;
             let own = &mut states[child as usize].stop;
             *own = own.or(inherited);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stops(strings: &[&str]) -> StopStrings {
+        let strings: Vec<String> = strings.iter().map(|s| (*s).to_owned()).collect();
+        StopStrings::new(&strings, &TextLimits::default()).unwrap()
+    }
+
+    /// What comes out after each piece, and which stop was found.
+    fn stream(stops: &StopStrings, pieces: &[&str]) -> (Vec<String>, Option<String>) {
+        let mut search = stops.search();
+        let mut outs = Vec::new();
+        for piece in pieces {
+            let mut out = String::new();
+            let found = search.push(piece, &mut out).map(str::to_owned);
+            outs.push(out);
+            if found.is_some() {
+                return (outs, found);
+            }
+        }
+        let mut out = String::new();
+        search.finish(&mut out);
+        outs.push(out);
+        (outs, None)
+    }
+
+    #[test]
+    fn only_text_that_may_become_a_stop_waits() {
+        let (outs, found) = stream(&stops(&["###"]), &["a#", "b##", "c", "##", "#d"]);
+        assert_eq!(outs, ["a", "#b", "##c", "", ""]);
+        assert_eq!(found.as_deref(), Some("###"));
+    }
+
+    #[test]
+    fn text_held_at_the_end_is_text() {
+        assert_eq!(stream(&stops(&["END"]), &["the EN"]), (vec!["the ".to_owned(), "EN".to_owned()], None));
+    }
+
+    #[test]
+    fn the_stop_that_ends_first_wins_and_the_longer_of_two_that_end_together() {
+        let (outs, found) = stream(&stops(&["c", "abcd", "bc"]), &["xab", "cd"]);
+        assert_eq!((outs.concat().as_str(), found.as_deref()), ("xa", Some("bc")));
+    }
+
+    #[test]
+    fn a_stop_inside_the_beginning_of_a_longer_one_is_found() {
+        let (outs, found) = stream(&stops(&["abcabd", "ca"]), &["ab", "cab"]);
+        assert_eq!((outs.concat().as_str(), found.as_deref()), ("ab", Some("ca")));
+    }
+
+    #[test]
+    fn empty_long_and_many_stop_strings_are_refused_by_name() {
+        let refused = |strings: Vec<String>| StopStrings::new(&strings, &TextLimits::default()).unwrap_err();
+        for error in
+            [refused(vec![String::new()]), refused(vec!["x".repeat(5000)]), refused(vec!["x".into(); 99])]
+        {
+            assert_eq!(error.param.as_deref(), Some("stop"), "{error}");
+        }
+    }
+
+    /// Searches the whole text in the obvious way.
+    fn whole(strings: &[String], text: &str) -> (String, Option<String>) {
+        for end in 1..=text.len() {
+            let ending = strings.iter().filter(|s| text.as_bytes()[..end].ends_with(s.as_bytes()));
+            if let Some(stop) = ending.max_by_key(|s| s.len()) {
+                return (text[..end - stop.len()].to_owned(), Some(stop.clone()));
+            }
+        }
+        (text.to_owned(), None)
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_of_the_text_gives_what_searching_it_whole_gives(
+            strings in prop::collection::vec("[abé]{1,5}", 1..5),
+            pieces in prop::collection::vec("[abéc]{0,4}", 0..12),
+        ) {
+            let stops = StopStrings::new(&strings, &TextLimits::default()).unwrap();
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let (outs, found) = stream(&stops, &pieces);
+            prop_assert_eq!((outs.concat(), found), whole(&strings, &pieces.concat()));
         }
     }
 }

@@ -127,9 +127,7 @@ impl ChatTemplate {
     pub(super) fn render(&self, conversation: &Conversation) -> Result<String, TextError> {
         let template = self.environment.get_template(NAME).map_err(|e| refusal(&e))?;
         let mut output = Bounded { text: Vec::new(), limit: self.output_bytes };
-        template
-            .render_captured_to(self.context(conversation), &mut output)
-            .map_err(|e| refusal(&e))?;
+        template.render_captured_to(self.context(conversation), &mut output).map_err(|e| refusal(&e))?;
         String::from_utf8(output.text)
             .map_err(|_| TextError::invalid("messages", "the chat template wrote text that is not UTF-8"))
     }
@@ -153,7 +151,8 @@ impl ChatTemplate {
             ("bos_token", Value::from(self.bos.as_str())),
             ("eos_token", Value::from(self.eos.as_str())),
         ];
-        let chosen = conversation.kwargs.iter().map(|(name, value)| (name.as_str(), json::to_template(value)));
+        let chosen =
+            conversation.kwargs.iter().map(|(name, value)| (name.as_str(), json::to_template(value)));
         Value::from_pairs(chosen.chain(fixed))
     }
 
@@ -203,7 +202,9 @@ fn options(environment: &Environment<'_>) -> Result<BTreeSet<String>, OpenError>
 
 fn refusal(error: &minijinja::Error) -> TextError {
     let message = match error.kind() {
-        ErrorKind::OutOfFuel => "the conversation costs the chat template more work than is allowed".to_owned(),
+        ErrorKind::OutOfFuel => {
+            "the conversation costs the chat template more work than is allowed".to_owned()
+        }
         ErrorKind::WriteFailure => "the conversation grew beyond the size that is allowed".to_owned(),
         _ => format!("the chat template refused the conversation: {}", describe(error)),
     };

@@ -74,7 +74,11 @@ impl Tokenizer {
         self.encode_segments(&self.marks.split_names(text), ids)
     }
 
-    pub(super) fn encode_segments(&self, segments: &[Segment<'_>], ids: &mut Vec<u32>) -> Result<(), TextError> {
+    pub(super) fn encode_segments(
+        &self,
+        segments: &[Segment<'_>],
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TextError> {
         for segment in segments {
             match segment {
                 Segment::Text(text) => self.encode(text, ids)?,
@@ -92,7 +96,9 @@ fn open_gguf(gguf: &GgufTokenizer) -> Result<Opened, OpenError> {
         "gpt2" => byte_level::build(gguf)?,
         "llama" => sentencepiece::build(gguf)?,
         other => {
-            return Err(OpenError::Tokenizer(format!("model {other} is not known; known are gpt2 and llama")));
+            return Err(OpenError::Tokenizer(format!(
+                "model {other} is not known; known are gpt2 and llama"
+            )));
         }
     };
     let added = gguf.tokens.iter().zip(&gguf.token_types);
@@ -114,7 +120,8 @@ fn open_json(text: &str) -> Result<Opened, OpenError> {
     let prefix = if whole.ends_with(&plain) { whole[..extra].to_vec() } else { Vec::new() };
     // Control tokens in text are text.
     inner.set_encode_special_tokens(true);
-    let space_prefix = plain.first().and_then(|id| inner.id_to_token(*id)).is_some_and(|t| t.starts_with('▁'));
+    let space_prefix =
+        plain.first().and_then(|id| inner.id_to_token(*id)).is_some_and(|t| t.starts_with('▁'));
     Ok((inner, prefix, space_prefix))
 }
 

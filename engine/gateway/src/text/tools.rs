@@ -104,10 +104,12 @@ impl Tool {
             return Err(TextError::invalid(format!("{param}.type"), message));
         }
         let function = tool.get("function").unwrap_or(&Json::Null);
-        let name = function.get("name").and_then(Json::as_str).filter(|name| is_name(name)).ok_or_else(|| {
-            let message = format!("{param}.function.name must have 1 to 64 of the characters a-z A-Z 0-9 _ -");
-            TextError::invalid(format!("{param}.function.name"), message)
-        })?;
+        let name =
+            function.get("name").and_then(Json::as_str).filter(|name| is_name(name)).ok_or_else(|| {
+                let message =
+                    format!("{param}.function.name must have 1 to 64 of the characters a-z A-Z 0-9 _ -");
+                TextError::invalid(format!("{param}.function.name"), message)
+            })?;
         let parameters = match function.get("parameters") {
             None | Some(Json::Null) => json!({"type": "object", "properties": {}}),
             Some(schema @ Json::Object(_)) => schema.clone(),

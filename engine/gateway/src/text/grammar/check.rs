@@ -117,9 +117,9 @@ impl GrammarChecker {
 fn compile(factory: &ParserFactory, grammar: &rpc::Grammar) -> Verdict {
     let source = &grammar.source;
     let parsed = match grammar.kind() {
-        Kind::JsonSchema => serde_json::from_str(source)
-            .map(TopLevelGrammar::from_json_schema)
-            .map_err(|e| e.to_string())?,
+        Kind::JsonSchema => {
+            serde_json::from_str(source).map(TopLevelGrammar::from_json_schema).map_err(|e| e.to_string())?
+        }
         Kind::Regex => TopLevelGrammar::from_regex(source),
         Kind::Lark => TopLevelGrammar::from_lark(source.clone()),
     };

@@ -21,7 +21,9 @@ pub(super) fn to_template(json: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => Value::from(items.iter().map(to_template).collect::<Vec<_>>()),
-        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), to_template(value)))),
+        Json::Object(map) => {
+            Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), to_template(value))))
+        }
     }
 }
 
@@ -52,7 +54,10 @@ fn write_value(out: &mut String, value: &Value, indent: Option<usize>, depth: us
         ValueKind::Map => write_map(out, value, indent, depth)?,
         ValueKind::String => write_string(out, value.as_str().unwrap_or_default()),
         kind => {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("tojson: a {kind} has no JSON form")));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("tojson: a {kind} has no JSON form"),
+            ));
         }
     }
     Ok(())

@@ -73,7 +73,9 @@ impl Marks {
             push_text(&mut segments, &rest[..open]);
             let after = &rest[open + OPEN.len_utf8()..];
             let code = after.find(CLOSE).map(|close| (&after[..close], &after[close + CLOSE.len_utf8()..]));
-            match code.and_then(|(id, tail)| Some((id.parse().ok().filter(|id| self.ids.contains(id))?, tail))) {
+            match code
+                .and_then(|(id, tail)| Some((id.parse().ok().filter(|id| self.ids.contains(id))?, tail)))
+            {
                 Some((id, tail)) => {
                     segments.push(Segment::Control(id));
                     rest = tail;

@@ -75,7 +75,10 @@ fn rule(name: Option<&str>) -> Result<&'static Rule, OpenError> {
         return Err(OpenError::Tokenizer(format!("tokenizer.ggml.pre is missing; known are {}", known())));
     };
     RULES.iter().find(|rule| rule.names.contains(&name)).ok_or_else(|| {
-        OpenError::Tokenizer(format!("tokenizer.ggml.pre is {name:?}, which is not known; known are {}", known()))
+        OpenError::Tokenizer(format!(
+            "tokenizer.ggml.pre is {name:?}, which is not known; known are {}",
+            known()
+        ))
     })
 }
 
@@ -102,7 +105,9 @@ fn merges(gguf: &GgufTokenizer, vocabulary: &Vocab) -> Result<Vec<(String, Strin
                 [left, right, &format!("{left}{right}")].into_iter().all(|part| vocabulary.contains_key(part))
             })
             .ok_or_else(|| {
-                OpenError::Tokenizer(format!("tokenizer.ggml.merges[{rank}] is not a pair of tokens: {merge:?}"))
+                OpenError::Tokenizer(format!(
+                    "tokenizer.ggml.merges[{rank}] is not a pair of tokens: {merge:?}"
+                ))
             })
     };
     gguf.merges.iter().enumerate().map(pair).collect()

@@ -31,7 +31,9 @@ pub(in crate::text) fn call_grammar(
     };
     let several = match (parallel, syntax.separator) {
         (false, _) => format!("{open} call {close}"),
-        (true, Some(separator)) => format!("{open} call ({} call)* {close}", literal(&format!("{separator} "))),
+        (true, Some(separator)) => {
+            format!("{open} call ({} call)* {close}", literal(&format!("{separator} ")))
+        }
         (true, None) => format!("{open} call {close} ({} {open} call {close})*", literal("\n")),
     };
     let _ = writeln!(lark, "calls: {several}");
