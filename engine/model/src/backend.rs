@@ -30,6 +30,8 @@ pub struct SequenceRows<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
+    #[error("sequence {sequence} of the batch has no tokens")]
+    Empty { sequence: usize },
     #[error("token {token} is outside the vocabulary of {vocabulary}")]
     Token { token: u32, vocabulary: usize },
     #[error("{tokens} tokens at {start} need {needed} pages; {given} were given")]

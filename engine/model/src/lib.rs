@@ -8,9 +8,20 @@
 //! and thread count never change a bit of the result.
 
 mod arena;
+mod attention;
 mod backend;
+mod fast;
 mod geometry;
+mod load;
+mod matrix;
+mod reference;
+mod rope;
+mod simd;
+mod step;
+mod team;
+mod weights;
 
 pub use arena::{ArenaError, PageArena, PageRead, PageWrite};
 pub use backend::{Backend, BackendError, LogitRows, SequenceRows};
 pub use geometry::{KvDtype, KvGeometry, KvPart};
+pub use load::{Compute, KvMemory, LoadError, LoadOptions, load};

@@ -1,0 +1,212 @@
+//! AVX2 with FMA and F16C: two registers hold the sixteen lanes.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{Isa, Kernel, LANES, Lanes, Quad};
+
+/// Proof that the processor has the features; made by `detect` alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        found.then_some(Self(()))
+    }
+
+    #[inline]
+    pub(crate) fn enter<K: Kernel>(self, kernel: K) {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn inner<K: Kernel>(isa: Avx2, kernel: K) {
+            kernel.run(isa);
+        }
+        // SAFETY: `self` exists, so the features were detected.
+        unsafe { inner(self, kernel) }
+    }
+}
+
+/// Runs intrinsics that need the features of [`Avx2`].
+macro_rules! with_features {
+    ($e:expr) => {
+        // SAFETY: the method takes an `Avx2`, which exists only where the features were detected, and
+        // memory operands lie inside the referenced array: its first or its second half.
+        unsafe { $e }
+    };
+}
+
+/// Applies an intrinsic to both halves.
+macro_rules! halves {
+    ($f:ident($($v:expr),+)) => {
+        with_features!([$f($($v[0]),+), $f($($v[1]),+)])
+    };
+}
+
+impl Isa for Avx2 {
+    type F = [__m256; 2];
+    type I = [__m256i; 2];
+    type Q = [__m256i; 2];
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::F {
+        [with_features!(_mm256_set1_ps(value)); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, from: &Lanes) -> Self::F {
+        with_features!([_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))])
+    }
+
+    #[inline(always)]
+    fn store(self, value: Self::F, to: &mut Lanes) {
+        with_features!({
+            _mm256_storeu_ps(to.as_mut_ptr(), value[0]);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), value[1]);
+        });
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        halves!(_mm256_max_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        halves!(_mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn round(self, a: Self::F) -> Self::F {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        with_features!([_mm256_round_ps::<NEAREST>(a[0]), _mm256_round_ps::<NEAREST>(a[1])])
+    }
+
+    #[inline(always)]
+    fn pow2(self, n: Self::F) -> Self::F {
+        n.map(|n| {
+            with_features!({
+                let exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn widen_f16(self, from: &[u16; LANES]) -> Self::F {
+        with_features!({
+            let halves =
+                [_mm_loadu_si128(from.as_ptr().cast()), _mm_loadu_si128(from.as_ptr().add(8).cast())];
+            [_mm256_cvtph_ps(halves[0]), _mm256_cvtph_ps(halves[1])]
+        })
+    }
+
+    #[inline(always)]
+    fn widen_bf16(self, from: &[u16; LANES]) -> Self::F {
+        [0, 8].map(|start| {
+            with_features!({
+                let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(start).cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn narrow_f16(self, value: Self::F, to: &mut [u16; LANES]) {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        with_features!({
+            _mm_storeu_si128(to.as_mut_ptr().cast(), _mm256_cvtps_ph::<NEAREST>(value[0]));
+            _mm_storeu_si128(to.as_mut_ptr().add(8).cast(), _mm256_cvtps_ph::<NEAREST>(value[1]));
+        });
+    }
+
+    #[inline(always)]
+    fn narrow_i8(self, value: Self::F) -> [i8; LANES] {
+        let mut wide = [0_i32; LANES];
+        with_features!({
+            _mm256_storeu_si256(wide.as_mut_ptr().cast(), _mm256_cvtps_epi32(value[0]));
+            _mm256_storeu_si256(wide.as_mut_ptr().add(8).cast(), _mm256_cvtps_epi32(value[1]));
+        });
+        wide.map(|v| v as i8)
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> Self::I {
+        [with_features!(_mm256_set1_epi32(value)); 2]
+    }
+
+    #[inline(always)]
+    fn from_i32(self, value: Self::I) -> Self::F {
+        halves!(_mm256_cvtepi32_ps(value))
+    }
+
+    #[inline(always)]
+    fn bytes(self, from: &Quad) -> Self::Q {
+        with_features!([
+            _mm256_loadu_si256(from.as_ptr().cast()),
+            _mm256_loadu_si256(from.as_ptr().add(32).cast())
+        ])
+    }
+
+    #[inline(always)]
+    fn low_nibbles(self, from: &Quad) -> Self::Q {
+        self.bytes(from).map(|q| with_features!(_mm256_and_si256(q, _mm256_set1_epi8(15))))
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, from: &Quad) -> Self::Q {
+        self.bytes(from)
+            .map(|q| with_features!(_mm256_and_si256(_mm256_srli_epi16::<4>(q), _mm256_set1_epi8(15))))
+    }
+
+    /// Even and odd bytes are widened to 16 bits first: the byte multiply of AVX2 saturates.
+    #[inline(always)]
+    fn dot4(self, sum: Self::I, weights: Self::Q, quad: i32) -> Self::I {
+        with_features!({
+            let inputs = _mm256_set1_epi32(quad);
+            let even_inputs = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(inputs));
+            let odd_inputs = _mm256_srai_epi16::<8>(inputs);
+            [0, 1].map(|half| {
+                let even = _mm256_and_si256(weights[half], _mm256_set1_epi16(255));
+                let odd = _mm256_srli_epi16::<8>(weights[half]);
+                let products = _mm256_add_epi32(
+                    _mm256_madd_epi16(even, even_inputs),
+                    _mm256_madd_epi16(odd, odd_inputs),
+                );
+                _mm256_add_epi32(sum[half], products)
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: &mut [Self::F; LANES]) {
+        let mut from = [[0.0; LANES]; LANES];
+        for (row, to) in rows.iter().zip(&mut from) {
+            self.store(*row, to);
+        }
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = self.load(&std::array::from_fn(|l| from[l][r]));
+        }
+    }
+}
