@@ -23,7 +23,6 @@ pub(super) use preamble::rewrite_for_plain_template;
 /// How a model writes its calls.
 #[derive(Debug)]
 pub(super) struct CallSyntax {
-    pub name: &'static str,
     /// A chat template that contains one of these writes tools in this format.
     pub template_marks: &'static [&'static str],
     /// Before the first call. May be the name of a control token.
@@ -40,6 +39,7 @@ pub(super) struct CallSyntax {
     pub list: bool,
     /// An answer that is a call object from its first character is a call without `open`.
     pub bare: bool,
+    /// How the format calls a call's arguments.
     pub arguments_key: &'static str,
     /// Characters of a call's id.
     pub id_length: usize,

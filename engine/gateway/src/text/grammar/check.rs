@@ -11,7 +11,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 
 use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
-use llguidance::{Logger, ParserFactory, panic_utils};
+use llguidance::{Logger, ParserFactory, TokenParser, panic_utils};
 use parking_lot::Mutex;
 use shoal_wire::rpc::{self, grammar::Kind};
 
@@ -76,6 +76,17 @@ impl GrammarChecker {
         verdict.map_err(refused)
     }
 
+    /// The compiled grammar at its start.
+    #[cfg(test)]
+    pub(in crate::text) fn matcher(&self, grammar: &rpc::Grammar) -> llguidance::Matcher {
+        llguidance::Matcher::new(parser(&self.factory, grammar))
+    }
+
+    #[cfg(test)]
+    pub(super) fn forbid_compiling(&mut self) {
+        self.limits.grammar_threads = 0;
+    }
+
     fn check_shape(&self, grammar: &rpc::Grammar) -> Result<(), String> {
         let (size, limit) = (grammar.source.len(), self.limits.grammar_bytes);
         if size > limit {
@@ -106,8 +117,10 @@ impl GrammarChecker {
         thread.spawn(work).map_err(|_| busy())?;
         match receiver.recv_timeout(self.limits.grammar_time) {
             Ok(verdict) => Ok(verdict),
+            // Not a verdict to remember: the machine may have been busy.
             Err(RecvTimeoutError::Timeout) => {
-                Ok(Err(format!("compiling it takes over {:?}", self.limits.grammar_time)))
+                let message = format!("{param}: compiling it takes over {:?}", self.limits.grammar_time);
+                Err(TextError::invalid(param, message))
             }
             Err(RecvTimeoutError::Disconnected) => Ok(Err("the compiler failed on it".to_owned())),
         }
@@ -115,24 +128,23 @@ impl GrammarChecker {
 }
 
 fn compile(factory: &ParserFactory, grammar: &rpc::Grammar) -> Verdict {
+    parser(factory, grammar).map(|_| ()).map_err(|e| first_words(&e.to_string()))
+}
+
+fn parser(factory: &ParserFactory, grammar: &rpc::Grammar) -> anyhow::Result<TokenParser> {
     let source = &grammar.source;
     let parsed = match grammar.kind() {
-        Kind::JsonSchema => {
-            serde_json::from_str(source).map(TopLevelGrammar::from_json_schema).map_err(|e| e.to_string())?
-        }
+        Kind::JsonSchema => TopLevelGrammar::from_json_schema(serde_json::from_str(source)?),
         Kind::Regex => TopLevelGrammar::from_regex(source),
         Kind::Lark => TopLevelGrammar::from_lark(source.clone()),
     };
     let limits = ParserLimits { max_lexer_states: 20_000, verbose_errors: false, ..ParserLimits::default() };
-    factory
-        .create_parser_from_init_ext(
-            GrammarInit::Serialized(parsed),
-            Logger::new(0, 0),
-            InferenceCapabilities::default(),
-            limits,
-        )
-        .map(|_| ())
-        .map_err(|e| first_words(&e.to_string()))
+    factory.create_parser_from_init_ext(
+        GrammarInit::Serialized(parsed),
+        Logger::new(0, 0),
+        InferenceCapabilities::default(),
+        limits,
+    )
 }
 
 /// A message for a client: its first lines, without a trace.

@@ -19,7 +19,7 @@ enum State {
     After,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Call {
     scan: CallScan,
     announced: bool,
@@ -92,15 +92,6 @@ impl CallParser {
 
     fn content(&mut self, deltas: &mut Vec<Delta>) -> bool {
         let syntax = self.plan.syntax;
-        if let Some(at) = self.held.find(syntax.open) {
-            let rest = self.held.split_off(at);
-            let text = std::mem::replace(&mut self.held, rest[syntax.open.len()..].to_owned());
-            // White space before a call belongs to the call.
-            self.emit(text.trim_end(), deltas);
-            self.swallowed = text[text.trim_end().len()..].to_owned() + syntax.open;
-            self.state = State::Before;
-            return true;
-        }
         if syntax.bare && !self.begun_text {
             let lead = self.held.trim_start();
             if lead.starts_with('{') {
@@ -109,6 +100,15 @@ impl CallParser {
                 self.state = State::Before;
                 return true;
             }
+        }
+        if let Some(at) = self.held.find(syntax.open) {
+            let rest = self.held.split_off(at);
+            let text = std::mem::replace(&mut self.held, rest[syntax.open.len()..].to_owned());
+            // White space before a call belongs to the call.
+            self.emit(text.trim_end(), deltas);
+            self.swallowed = text[text.trim_end().len()..].to_owned() + syntax.open;
+            self.state = State::Before;
+            return true;
         }
         let held_back = held_tail(&self.held, syntax.open);
         let certain = self.held[..self.held.len() - held_back].trim_end().len();
@@ -130,8 +130,7 @@ impl CallParser {
         }
         let skipped = self.held.len() - lead.len();
         self.swallow(skipped);
-        let scan = CallScan::new(syntax.arguments_key);
-        self.state = State::Call(Box::new(Call { scan, announced: false, sent: 0 }));
+        self.state = State::Call(Box::default());
         true
     }
 

@@ -5,8 +5,12 @@
 
 use std::ops::Range;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Formats differ in the word, and models mix them up.
+const ARGUMENTS_KEYS: [&str; 2] = ["arguments", "parameters"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Expect {
+    #[default]
     Key,
     Colon,
     Value,
@@ -23,9 +27,8 @@ pub(super) enum Scan {
     Broken,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct CallScan {
-    arguments_key: &'static str,
     pub raw: String,
     at: usize,
     depth: usize,
@@ -41,23 +44,6 @@ pub(super) struct CallScan {
 }
 
 impl CallScan {
-    pub(super) fn new(arguments_key: &'static str) -> Self {
-        Self {
-            arguments_key,
-            raw: String::new(),
-            at: 0,
-            depth: 0,
-            in_string: false,
-            escaped: false,
-            string_start: 0,
-            expect: Expect::Key,
-            key: String::new(),
-            name: None,
-            arguments: None,
-            arguments_complete: false,
-        }
-    }
-
     pub(super) fn push(&mut self, text: &str) -> Scan {
         self.raw.push_str(text);
         while self.at < self.raw.len() {
@@ -153,7 +139,7 @@ impl CallScan {
 
     fn value_opened(&mut self, start: usize) {
         self.expect = Expect::End(start);
-        if self.key == self.arguments_key && self.arguments.is_none() {
+        if ARGUMENTS_KEYS.contains(&self.key.as_str()) && self.arguments.is_none() {
             self.arguments = Some(start..start);
         }
     }
@@ -165,7 +151,7 @@ impl CallScan {
             return if self.name.is_some() { Scan::More } else { Scan::Broken };
         }
         if let (Some(arguments), false) = (&mut self.arguments, self.arguments_complete)
-            && self.key == self.arguments_key
+            && ARGUMENTS_KEYS.contains(&self.key.as_str())
             && arguments.start == value.start
         {
             *arguments = value;

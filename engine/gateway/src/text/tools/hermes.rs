@@ -4,7 +4,6 @@
 use super::CallSyntax;
 
 pub(super) const SYNTAX: CallSyntax = CallSyntax {
-    name: "hermes",
     template_marks: &["<tool_call>"],
     open: "<tool_call>",
     lead: "\n",

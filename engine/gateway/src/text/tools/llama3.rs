@@ -4,7 +4,6 @@
 use super::CallSyntax;
 
 pub(super) const SYNTAX: CallSyntax = CallSyntax {
-    name: "llama3",
     template_marks: &["<|python_tag|>", "\"parameters\": ", "with the name of a function"],
     open: "<|python_tag|>",
     lead: "",

@@ -4,7 +4,6 @@
 use super::CallSyntax;
 
 pub(super) const SYNTAX: CallSyntax = CallSyntax {
-    name: "mistral",
     template_marks: &["[TOOL_CALLS]"],
     open: "[TOOL_CALLS]",
     lead: "[",
