@@ -43,9 +43,9 @@ impl Rates {
             self.credit = 0.0;
             return chunk;
         };
-        let (Some(step), Some(cost)) = (self.decode_step, self.prompt_token) else {
-            return chunk.min(SMALLEST_CHUNK);
-        };
+        // Neither cost is known until a step was measured that shows it.
+        let Some(step) = self.decode_step else { return 0 };
+        let Some(cost) = self.prompt_token else { return chunk.min(SMALLEST_CHUNK) };
         let ratio = share / (1.0 - share);
         self.credit = (self.credit + ratio * step).min(cost * chunk as f64);
         let tokens = (self.credit / cost).max(0.0) as usize;
