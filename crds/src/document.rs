@@ -135,7 +135,7 @@ fn known(names: &[&str]) -> Map<String, Value> {
     names.iter().map(|name| ((*name).to_owned(), Value::Null)).collect()
 }
 
-/// The part of `ObjectMeta` that a user writes.
+/// The part of `ObjectMeta` that a user writes, and what a server adds to it: what `get` prints, `apply` takes.
 fn metadata_schema() -> Value {
     json!({
         "type": "object",
@@ -145,6 +145,10 @@ fn metadata_schema() -> Value {
             "namespace": {"type": "string"},
             "labels": {"type": "object"},
             "annotations": {"type": "object"},
+            "generation": {"type": "integer"},
+            "creationTimestamp": {"type": "string"},
+            "resourceVersion": {"type": "string"},
+            "uid": {"type": "string"},
         },
     })
 }

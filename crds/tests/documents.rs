@@ -37,6 +37,14 @@ fn what_is_written_reads_back_equal() {
 }
 
 #[test]
+fn what_a_server_prints_is_taken_back() {
+    let printed = SMALLEST
+        .replace("{ name: chat }", "{ name: chat, generation: 3, creationTimestamp: 2026-01-01T00:00:00Z }");
+    let cluster = read(&format!("{printed}status: {{ endpoint: http://127.0.0.1:8000/v1 }}\n")).unwrap();
+    assert_eq!(cluster.metadata.generation, Some(3));
+}
+
+#[test]
 fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
     let cases: &[(&str, &str)] = &[
         (

@@ -1,0 +1,75 @@
+//! Reads the manifest a user names, from a file or from standard input.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use shoal_crds::{DocumentError, ServingCluster};
+
+use crate::failure::{Attempt, Failure};
+
+/// Far above what the resource's own limit allows; keeps a mistaken path from filling memory.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads and checks `path` (`-` is standard input). A relative `model.source.path` is taken from the
+/// manifest's own folder and `~/` from the user's home, because the resource itself knows only absolute paths.
+pub(super) fn read(path: &Path) -> Result<ServingCluster, Failure> {
+    let text = text(path)?;
+    match shoal_crds::read(&text) {
+        Ok(cluster) => Ok(cluster),
+        Err(error) => match relocated(path, &text) {
+            Some(text) => shoal_crds::read(&text).map_err(|error| refused(path, &error)),
+            None => Err(refused(path, &error)),
+        },
+    }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    let name = path.display();
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin()
+            .lock()
+            .take(MAX_BYTES)
+            .read_to_string(&mut text)
+            .attempt(|| "cannot read standard input".to_owned())?;
+    } else {
+        let file = std::fs::File::open(path)
+            .map_err(|error| Failure::invalid(format!("cannot read {name}: {error}")))?;
+        file.take(MAX_BYTES).read_to_string(&mut text).attempt(|| format!("cannot read {name}"))?;
+    }
+    Ok(text)
+}
+
+fn refused(path: &Path, error: &DocumentError) -> Failure {
+    let text = error.to_string().lines().map(|line| format!("\n  {line}")).collect::<String>();
+    Failure::invalid(format!("{} is refused:{text}", path.display()))
+}
+
+/// The manifest with its model path made absolute, if that is what it lacks.
+fn relocated(manifest: &Path, text: &str) -> Option<String> {
+    let mut cluster = shoal_crds::read_unchecked(text).ok()?;
+    let path = PathBuf::from(&cluster.spec.model.source.path);
+    if path.is_absolute() || path.as_os_str().is_empty() {
+        return None;
+    }
+    let base = match path.strip_prefix("~") {
+        Ok(rest) => PathBuf::from(std::env::var_os("HOME")?).join(rest),
+        Err(_) if manifest == Path::new("-") => return None,
+        Err(_) => std::path::absolute(manifest).ok()?.parent()?.join(&path),
+    };
+    cluster.spec.model.source.path = base.to_str()?.to_owned();
+    // Written out and read again, so that every other rule is still checked.
+    strict(text).then(|| shoal_crds::write(&cluster).ok()).flatten()
+}
+
+/// Whether the path is the only thing wrong: nothing else may be lost by writing the document anew.
+fn strict(text: &str) -> bool {
+    match shoal_crds::read(text) {
+        Err(DocumentError::Fields(errors)) => {
+            errors.iter().all(|error| error.field == "spec.model.source.path")
+        }
+        _ => false,
+    }
+}
