@@ -9,6 +9,8 @@ use super::template::replace_mark_characters;
 use super::tools::ToolChoice;
 
 /// A chat, in the shapes of OpenAI's API. Unset fields are the API's defaults.
+// Independent switches of the API, not states.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 pub struct ChatInput {
     /// `{role, content, tool_calls, tool_call_id, name}`.
@@ -90,7 +92,7 @@ pub(super) fn check(input: &ChatInput, limits: &TextLimits) -> Result<Checked, T
 /// Template variables: scalars only, small, and only those in `allowed`.
 pub(super) fn check_kwargs<'a>(
     kwargs: &Map<String, Json>,
-    allowed: impl Iterator<Item = &'a str> + Clone,
+    allowed: &(impl Iterator<Item = &'a str> + Clone),
 ) -> Result<Map<String, Json>, TextError> {
     const MAX_BYTES: usize = 1024;
     let one = |(name, value): (&String, &Json)| {

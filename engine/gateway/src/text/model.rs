@@ -230,16 +230,17 @@ impl TextModel {
         with_tools: bool,
         with_grammar: bool,
     ) -> Result<String, TextError> {
-        let mut kwargs = chat::check_kwargs(&input.template_kwargs, template.options())?;
+        let mut kwargs = chat::check_kwargs(&input.template_kwargs, &template.options())?;
         if with_grammar && template.has_option("enable_thinking") {
             // A grammar describes the answer alone; there is no room in it for reasoning.
             kwargs.entry("enable_thinking").or_insert(Json::Bool(false));
         }
         let last = input.continue_final_message.then(|| checked.messages.last().cloned()).flatten();
         let tools = if with_tools { checked.tools } else { Vec::new() };
-        let (messages, tools) = match self.writes_tools {
-            true => (checked.messages, tools),
-            false => (tools::rewrite_for_plain_template(checked.messages, &tools), Vec::new()),
+        let (messages, tools) = if self.writes_tools {
+            (checked.messages, tools)
+        } else {
+            (tools::rewrite_for_plain_template(checked.messages, &tools), Vec::new())
         };
         let conversation =
             Conversation { messages, tools, add_generation_prompt: input.add_generation_prompt, kwargs };
@@ -378,10 +379,8 @@ fn cut_behind(rendered: String, content: &str) -> Result<String, TextError> {
 }
 
 fn reasoning_start(rendered: &str) -> ReasoningStart {
-    match rendered.trim_end().ends_with("<think>") {
-        true => ReasoningStart::Inside,
-        false => ReasoningStart::Outside,
-    }
+    let inside = rendered.trim_end().ends_with("<think>");
+    if inside { ReasoningStart::Inside } else { ReasoningStart::Outside }
 }
 
 #[cfg(test)]

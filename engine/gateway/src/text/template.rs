@@ -86,7 +86,7 @@ impl ChatTemplate {
         let mut environment = environment(limits)?;
         environment.add_template_owned(NAME, coded).map_err(|e| OpenError::Template(describe(&e)))?;
         let options = options(&environment)?;
-        let token = |id: Option<u32>| id.map(|id| marks.code(id)).unwrap_or_default();
+        let token = |id: Option<u32>| id.map(marks::code).unwrap_or_default();
         let template = Self {
             environment,
             options,

@@ -125,6 +125,8 @@ fn open_json(text: &str) -> Result<Opened, OpenError> {
     Ok((inner, prefix, space_prefix))
 }
 
+// By value, for `map_err`.
+#[allow(clippy::needless_pass_by_value)]
 fn failed(error: tokenizers::Error) -> OpenError {
     OpenError::Tokenizer(error.to_string())
 }

@@ -156,10 +156,10 @@ fn first_words(message: &str) -> String {
 /// Control tokens live behind a marker byte that no text contains.
 fn trie_word(vocabulary: &Vocabulary, id: u32) -> Vec<u8> {
     let bytes = vocabulary.bytes(id).unwrap_or_default();
-    match vocabulary.is_control(id) && !bytes.is_empty() {
-        true => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
-        false => bytes.to_vec(),
+    if vocabulary.is_control(id) && !bytes.is_empty() {
+        return [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat();
     }
+    bytes.to_vec()
 }
 
 fn deepest_bracket(source: &str) -> usize {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use shoal_wire::rpc::grammar::Kind;
 
 use super::*;
 use crate::text::Delta;
@@ -156,7 +157,6 @@ fn tool_choice_decides_the_grammar() {
         };
         model.chat(&input).map(|prepared| prepared.grammar.map(|grammar| (grammar.kind(), grammar.source)))
     };
-    use rpc::grammar::Kind;
     assert_eq!(with(ToolChoice::Auto, None).unwrap(), None);
     let (kind, source) = with(ToolChoice::Required, None).unwrap().unwrap();
     assert!(kind == Kind::Lark && source.starts_with("start: calls\n"), "{source}");

@@ -79,13 +79,13 @@ impl ReasoningSplit {
         let held = std::mem::take(&mut self.held);
         if let Some((reasoning, rest)) = held.split_once(CLOSE) {
             self.emit(reasoning, deltas);
-            self.held = rest.to_owned();
+            rest.clone_into(&mut self.held);
             self.state = State::Gap;
             return;
         }
         let certain = held.len() - held_tail(&held, CLOSE);
         self.emit(&held[..certain], deltas);
-        self.held = held[certain..].to_owned();
+        held[certain..].clone_into(&mut self.held);
     }
 
     fn emit(&mut self, text: &str, deltas: &mut Vec<Delta>) {

@@ -29,6 +29,8 @@ pub(super) fn to_template(json: &Json) -> Value {
 
 /// The `tojson` filter, with `indent`; other options of Python's function are accepted where they name
 /// what this always does.
+// By value, because the filter interface hands it over so.
+#[allow(clippy::needless_pass_by_value)]
 pub(super) fn tojson(state: &State, value: &Value, kwargs: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
     let ascii: Option<bool> = kwargs.get("ensure_ascii")?;

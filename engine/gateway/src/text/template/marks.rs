@@ -36,17 +36,13 @@ impl Marks {
         Ok(Self { names, ids: controls.into_iter().map(|(id, _)| id).collect() })
     }
 
-    pub(in crate::text) fn code(&self, id: u32) -> String {
-        format!("{OPEN}{id}{CLOSE}")
-    }
-
     /// Replaces every control token's name by its code.
     pub(in crate::text) fn encode(&self, source: &str) -> String {
         let mut out = String::with_capacity(source.len());
         for segment in self.split_names(source) {
             match segment {
                 Segment::Text(text) => out.push_str(&replace_mark_characters(text)),
-                Segment::Control(id) => out.push_str(&self.code(id)),
+                Segment::Control(id) => out.push_str(&code(id)),
             }
         }
         out
@@ -92,6 +88,11 @@ impl Marks {
     pub(in crate::text) fn find_uncoded<'t>(&self, rendered: &'t str) -> Option<&'t str> {
         self.names.find(rendered).map(|found| &rendered[found.range()])
     }
+}
+
+/// What a control token is in a template's source and output.
+pub(in crate::text) fn code(id: u32) -> String {
+    format!("{OPEN}{id}{CLOSE}")
 }
 
 fn push_text<'t>(segments: &mut Vec<Segment<'t>>, text: &'t str) {

@@ -25,9 +25,10 @@ pub(in crate::text) fn call_grammar(
     let _ = writeln!(lark, "start: calls{alternative}");
     let open = [terminal(syntax.open, vocabulary), literal(syntax.lead)].join(" ");
     let open = if syntax.bare { String::new() } else { open };
-    let close = match syntax.list {
-        true => literal(syntax.trail),
-        false => [literal(syntax.trail), terminal(syntax.close, vocabulary)].join(" "),
+    let close = if syntax.list {
+        literal(syntax.trail)
+    } else {
+        [literal(syntax.trail), terminal(syntax.close, vocabulary)].join(" ")
     };
     let several = match (parallel, syntax.separator) {
         (false, _) => format!("{open} call {close}"),

@@ -35,7 +35,7 @@ pub(in crate::text) fn rewrite_for_plain_template(messages: Vec<Json>, tools: &[
             let content = system.get("content").and_then(Json::as_str).unwrap_or_default();
             system.insert("content".to_owned(), format!("{content}\n\n{description}").into());
         }
-        None => rewritten.insert(0, message("system", description)),
+        None => rewritten.insert(0, message("system", &description)),
     }
     rewritten
 }
@@ -43,9 +43,9 @@ pub(in crate::text) fn rewrite_for_plain_template(messages: Vec<Json>, tools: &[
 fn rewrite(original: Json) -> Json {
     let content = original.get("content").and_then(Json::as_str).unwrap_or_default();
     match role(&original) {
-        "tool" => message("user", format!("<tool_response>\n{content}\n</tool_response>")),
+        "tool" => message("user", &format!("<tool_response>\n{content}\n</tool_response>")),
         "assistant" => match original.get("tool_calls").and_then(Json::as_array) {
-            Some(calls) => message("assistant", with_calls(content, calls)),
+            Some(calls) => message("assistant", &with_calls(content, calls)),
             None => original,
         },
         _ => original,
@@ -74,6 +74,6 @@ fn role(message: &Json) -> &str {
     message.get("role").and_then(Json::as_str).unwrap_or_default()
 }
 
-fn message(role: &str, content: String) -> Json {
+fn message(role: &str, content: &str) -> Json {
     serde_json::json!({ "role": role, "content": content })
 }

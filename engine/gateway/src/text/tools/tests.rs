@@ -7,7 +7,7 @@ use crate::text::grammar::GrammarChecker;
 use crate::text::limits::TextLimits;
 use crate::text::vocabulary::Vocabulary;
 
-fn tool(name: &str, parameters: Json) -> Tool {
+fn tool(name: &str, parameters: &Json) -> Tool {
     let body = json!({"type": "function", "function": {"name": name, "parameters": parameters}});
     Tool::from_json(&body, 0).unwrap()
 }
@@ -79,12 +79,12 @@ fn a_wrong_tool_is_refused_by_its_place() {
 fn a_forced_call_is_one_of_the_functions_with_arguments_of_its_schema() {
     let add = tool(
         "add",
-        json!({
+        &json!({
             "type": "object", "properties": {"a": {"$ref": "#/$defs/n"}}, "required": ["a"],
             "additionalProperties": false, "$defs": {"n": {"type": "integer"}},
         }),
     );
-    let noop = tool("noop", json!({"properties": {}, "additionalProperties": false}));
+    let noop = tool("noop", &json!({"properties": {}, "additionalProperties": false}));
     for (template, one, two) in [
         (
             "<tool_call>",
@@ -121,7 +121,7 @@ fn a_forced_call_is_one_of_the_functions_with_arguments_of_its_schema() {
 
 #[test]
 fn a_choice_between_calls_and_a_schema_takes_either() {
-    let noop = tool("noop", json!({"additionalProperties": false}));
+    let noop = tool("noop", &json!({"additionalProperties": false}));
     let schema = json!({"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]});
     let grammar = call_grammar(&hermes::SYNTAX, &[&noop], true, Some(&schema), &vocabulary());
     assert!(accepts(&grammar, "{\"x\": true}"));
