@@ -58,7 +58,7 @@ fn q8_0(block: &[f32], bytes: &mut Vec<u8>) {
     bytes.extend(block.iter().map(|element| step(*element, d, -127.0, 127.0) as i8 as u8));
 }
 
-/// Q4_0 and Q5_0: the extreme element becomes the most negative step.
+/// `Q4_0` and `Q5_0`: the extreme element becomes the most negative step.
 fn symmetric(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     let middle = (1u32 << (bits - 1)) as f32;
     let d = put_half(extreme(block) / -middle, bytes);
@@ -67,7 +67,7 @@ fn symmetric(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     put_steps(&steps, bits, bytes);
 }
 
-/// Q4_1 and Q5_1: steps count from the least element.
+/// `Q4_1` and `Q5_1`: steps count from the least element.
 fn with_offset(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     let most_step = ((1u32 << bits) - 1) as f32;
     let (least, most) = bounds(block);
@@ -86,7 +86,7 @@ fn put_steps(steps: &[u8], bits: u32, bytes: &mut Vec<u8>) {
     bytes.extend((0..16).map(|i| steps[i] & 15 | (steps[i + 16] & 15) << 4));
 }
 
-/// Q4_K and Q5_K: eight sub-blocks of 32, whose scales and offsets are 6-bit multiples of the block's two.
+/// `Q4_K` and `Q5_K`: eight sub-blocks of 32, whose scales and offsets are 6-bit multiples of the block's two.
 fn k_with_offset(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     let most_step = ((1u32 << bits) - 1) as f32;
     let (mut scales, mut offsets) = ([0.0f32; 8], [0.0f32; 8]);
@@ -99,7 +99,7 @@ fn k_with_offset(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     let m = put_half(extreme(&offsets) / 63.0, bytes);
     let scales = scales.map(|scale| step(scale, d, 0.0, 63.0) as u8);
     let offsets = offsets.map(|offset| step(offset, m, 0.0, 63.0) as u8);
-    put_k_scales(&scales, &offsets, bytes);
+    put_k_scales(scales, offsets, bytes);
     let one = |(i, element): (usize, &f32)| {
         let (scale, offset) = (d * f32::from(scales[i / 32]), m * f32::from(offsets[i / 32]));
         step(element + offset, scale, 0.0, most_step) as u8
@@ -113,7 +113,7 @@ fn k_with_offset(block: &[f32], bits: u32, bytes: &mut Vec<u8>) {
     }
 }
 
-fn put_k_scales(scales: &[u8; 8], offsets: &[u8; 8], bytes: &mut Vec<u8>) {
+fn put_k_scales(scales: [u8; 8], offsets: [u8; 8], bytes: &mut Vec<u8>) {
     bytes.extend((0..4).map(|j| scales[j] | scales[j + 4] >> 4 << 6));
     bytes.extend((0..4).map(|j| offsets[j] | offsets[j + 4] >> 4 << 6));
     bytes.extend((4..8).map(|j| scales[j] & 15 | (offsets[j] & 15) << 4));

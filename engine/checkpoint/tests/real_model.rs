@@ -1,4 +1,5 @@
 //! The downloaded test model, opened as users open theirs.
+#![allow(clippy::expect_used, clippy::panic)] // how a test fails
 
 use std::path::PathBuf;
 

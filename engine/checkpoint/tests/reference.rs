@@ -1,5 +1,6 @@
 //! What independent scripts computed, against what this crate computes. Both scripts and their output lie in
 //! `reference/`.
+#![allow(clippy::expect_used, clippy::panic)] // how a test fails
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,7 +52,7 @@ fn a_view_whose_bytes_do_not_fit_its_shape_is_refused() {
 }
 
 #[derive(Deserialize)]
-struct Logits {
+struct Reference {
     prompt: Vec<u32>,
     logits: Vec<f32>,
     greedy: Vec<u32>,
@@ -61,7 +62,7 @@ struct Logits {
 #[test]
 fn presets_are_the_models_whose_logits_are_checked_in() {
     for model in SyntheticModel::presets() {
-        let reference: Logits = reference(&format!("logits/{}.json", model.name));
+        let reference: Reference = reference(&format!("logits/{}.json", model.name));
         assert_eq!((reference.prompt.len(), reference.greedy.len()), (70, 16), "{}", model.name);
         assert_eq!(reference.logits.len(), model.config.vocabulary, "{}", model.name);
         let specs = model.config.tensors();

@@ -1,4 +1,5 @@
 //! Synthetic models, written and opened again in both containers.
+#![allow(clippy::expect_used, clippy::panic)] // how a test fails
 
 use std::path::Path;
 

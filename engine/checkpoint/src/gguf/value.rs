@@ -94,18 +94,14 @@ impl<'a> Value<'a> {
     fn read_array(cursor: &mut Cursor<'a>) -> Result<Self, Problem> {
         let kind = Kind::from_id(cursor.u32()?)?;
         let count = cursor.u64()?;
-        let items = match kind.width() {
-            Some(width) => {
-                let bytes = count.checked_mul(width).unwrap_or(u64::MAX);
-                Cursor::new(cursor.take(bytes)?)
+        let items = if let Some(width) = kind.width() {
+            Cursor::new(cursor.take(count.saturating_mul(width))?)
+        } else {
+            let items = cursor.clone();
+            for _ in 0..count {
+                Self::read_scalar(kind, cursor)?;
             }
-            None => {
-                let items = cursor.clone();
-                for _ in 0..count {
-                    Self::read_scalar(kind, cursor)?;
-                }
-                items
-            }
+            items
         };
         Ok(Self::Array { kind, count, items })
     }

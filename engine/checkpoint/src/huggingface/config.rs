@@ -19,7 +19,7 @@ pub(super) fn model_config(object: &Map<String, Value>) -> Result<ModelConfig, F
         layers: fields.size("num_hidden_layers")?,
         heads,
         kv_heads: fields.optional_size("num_key_value_heads")?.unwrap_or(heads),
-        head_dim: fields.optional_size("head_dim")?.unwrap_or(hidden / heads.max(1)),
+        head_dim: fields.optional_size("head_dim")?.unwrap_or_else(|| hidden / heads.max(1)),
         ffn: fields.size("intermediate_size")?,
         vocabulary: fields.size("vocab_size")?,
         rms_eps: fields.optional_float("rms_norm_eps")?.unwrap_or(1e-6),

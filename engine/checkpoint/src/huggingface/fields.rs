@@ -42,7 +42,10 @@ impl<'a> Fields<'a> {
         let convert = |value: &Value| {
             // Some tools write a whole number as a float.
             let whole = value.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=9e15).contains(float));
-            value.as_u64().or(whole.map(|float| float as u64)).and_then(|value| usize::try_from(value).ok())
+            value
+                .as_u64()
+                .or_else(|| whole.map(|float| float as u64))
+                .and_then(|value| usize::try_from(value).ok())
         };
         self.convert(key, "non-negative integer", convert)
     }

@@ -25,7 +25,7 @@ fn distribution(name: &str, shape: &[usize], tied: bool) -> (f64, f64) {
     let inputs = shape.last().copied().unwrap_or(1) as f64;
     let gain = if name.contains("norm") {
         return (1.0, 0.25);
-    } else if name.ends_with(".bias") {
+    } else if name.contains("bias") {
         return (0.0, 0.5);
     } else if name.contains("embed_tokens") {
         // With a tied head a large embedding would only repeat its own token.

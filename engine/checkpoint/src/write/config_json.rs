@@ -91,5 +91,5 @@ fn rope_scaling(scaling: &RopeScaling) -> Result<Value, WriteError> {
 
 /// The shortest decimal of an f32, so that 1e-5 is not written as 9.99999974e-6.
 fn decimal(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
 }

@@ -95,7 +95,9 @@ fn put_value(bytes: &mut Vec<u8>, value: MetadataValue) {
             kind(9);
             kind(8);
             bytes.extend((texts.len() as u64).to_le_bytes());
-            texts.iter().for_each(|text| put_string(bytes, text));
+            for text in texts {
+                put_string(bytes, &text);
+            }
         }
         MetadataValue::I32s(values) => {
             kind(9);
