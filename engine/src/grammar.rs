@@ -61,15 +61,13 @@ impl std::fmt::Debug for GrammarCompiler {
 impl GrammarCompiler {
     /// `tokens` gives each id's bytes, in order, and whether it is a special token, which text can never
     /// produce; `end` are the ids that end a sequence.
-    pub fn new(
-        tokens: impl Iterator<Item = (Vec<u8>, bool)>,
-        end: &[u32],
-    ) -> Result<Self, GrammarError> {
+    pub fn new(tokens: impl Iterator<Item = (Vec<u8>, bool)>, end: &[u32]) -> Result<Self, GrammarError> {
         let words: Vec<Vec<u8>> = tokens.map(|(bytes, special)| trie_word(bytes, special)).collect();
         let end: Vec<u32> = end.iter().copied().filter(|id| (*id as usize) < words.len()).collect();
         let first = *end.first().ok_or(GrammarError::NoEndToken)?;
         panic_utils::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, first), &words).with_eos_tokens(&end);
+            let trie =
+                TokTrie::from(&TokRxInfo::new(words.len() as u32, first), &words).with_eos_tokens(&end);
             let environment: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
             ParserFactory::new_simple(&environment)
         }))
@@ -109,7 +107,11 @@ fn limits() -> ParserLimits {
 
 /// Special tokens live behind a marker byte that no text contains. An id without bytes is never allowed.
 fn trie_word(bytes: Vec<u8>, special: bool) -> Vec<u8> {
-    if special && !bytes.is_empty() { [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice()].concat() } else { bytes }
+    if special && !bytes.is_empty() {
+        [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes.as_slice()].concat()
+    } else {
+        bytes
+    }
 }
 
 fn check_size(source: &str) -> Result<(), GrammarError> {
@@ -143,10 +145,8 @@ impl std::fmt::Debug for Matcher {
 impl Matcher {
     /// Sets the logits of tokens that cannot follow to negative infinity.
     pub fn mask(&mut self, logits: &mut [f32]) -> Result<(), GrammarError> {
-        let allowed: SimpleVob = self
-            .inner
-            .compute_mask_or_eos()
-            .map_err(|error| GrammarError::Compile(error.to_string()))?;
+        let allowed: SimpleVob =
+            self.inner.compute_mask_or_eos().map_err(|error| GrammarError::Compile(error.to_string()))?;
         let covered = allowed.len().min(logits.len());
         logits[covered..].fill(f32::NEG_INFINITY);
         allowed.iter_unset_entries(|id| {
@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_grammar_that_would_explode_is_expanded_only_as_far_as_it_is_used() {
-        let mut matcher = compiler().compile(Kind::Regex, "(((a|b){1000}){1000}){1000}").expect("small source");
+        let mut matcher =
+            compiler().compile(Kind::Regex, "(((a|b){1000}){1000}){1000}").expect("small source");
         for _ in 0..20 {
             assert_eq!(allowed(&mut matcher), [u32::from(b'a'), u32::from(b'b')]);
             matcher.consume(u32::from(b'b')).expect("b");

@@ -109,13 +109,21 @@ pub enum Finish {
 pub enum Event {
     /// `GenerateRemote`: slots for the pages from `first_token` on; before it all is cached here. Sent again
     /// after `Handle::fill_failed`, with slots that replace the earlier ones.
-    Reserved { first_token: usize, slots: Vec<Slot> },
+    Reserved {
+        first_token: usize,
+        slots: Vec<Slot>,
+    },
     /// `Prefill`: tokens `..done` of the prompt are in `pages` (slots of the whole sequence, from token 0).
     /// A full page is never written again; the last one is final once `Token` or `Finished` follows. Who
     /// reads a page borrows it first, then checks that its generation is current, then reads.
-    Computed { done: usize, pages: Vec<Slot> },
+    Computed {
+        done: usize,
+        pages: Vec<Slot>,
+    },
     /// Prompt tokens that were in the prefix cache; once, before the first `Token`.
-    Admitted { cached_tokens: usize },
+    Admitted {
+        cached_tokens: usize,
+    },
     Token(SampledToken),
     /// The last event.
     Finished(Finish),

@@ -161,7 +161,9 @@ impl PagePool {
         }
         for (page, state) in self.states.iter().enumerate() {
             let in_use = state.users > 0 || state.cached;
-            if state.users != users[page] || state.cached != cached[page] || listed[page] != u32::from(!in_use)
+            if state.users != users[page]
+                || state.cached != cached[page]
+                || listed[page] != u32::from(!in_use)
             {
                 return Err(format!(
                     "page {page}: {state:?}, listed free {} times; known users {}, in the cache {}",
@@ -174,7 +176,10 @@ impl PagePool {
         if (idle, references) == (self.idle, self.references) {
             Ok(())
         } else {
-            Err(format!("counted {idle} idle and {references} uses; kept {} and {}", self.idle, self.references))
+            Err(format!(
+                "counted {idle} idle and {references} uses; kept {} and {}",
+                self.idle, self.references
+            ))
         }
     }
 }

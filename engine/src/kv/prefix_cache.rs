@@ -62,13 +62,7 @@ impl PrefixCache {
 
     /// Adds a full page that a sequence uses. False if its parent is absent; a key that is present stays
     /// with the page it has.
-    pub fn insert(
-        &mut self,
-        key: PageKey,
-        parent: Option<PageKey>,
-        page: u32,
-        pool: &mut PagePool,
-    ) -> bool {
+    pub fn insert(&mut self, key: PageKey, parent: Option<PageKey>, page: u32, pool: &mut PagePool) -> bool {
         if self.entries.contains_key(&key) {
             return true;
         }

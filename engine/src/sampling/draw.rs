@@ -16,7 +16,7 @@ struct Candidate {
 }
 
 /// Likelier first, the lower id of equals.
-fn order(a: &Candidate, b: &Candidate) -> Ordering {
+fn order(a: Candidate, b: Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
@@ -28,8 +28,7 @@ pub(super) fn draw(logits: &[f32], sampling: &Sampling, uniform: impl FnOnce() -
     let mut candidates = candidates(logits);
     keep_top_k(&mut candidates, sampling.top_k);
     let scale = f64::from(sampling.temperature).recip();
-    let weight =
-        |candidate: &Candidate| ((f64::from(candidate.logit) - f64::from(best.logit)) * scale).exp();
+    let weight = |candidate: &Candidate| ((f64::from(candidate.logit) - f64::from(best.logit)) * scale).exp();
     if sampling.top_p < 1.0 {
         keep_top_p(&mut candidates, f64::from(sampling.top_p), weight);
     }
@@ -59,7 +58,7 @@ fn candidates(logits: &[f32]) -> Vec<Candidate> {
 
 fn keep_top_k(candidates: &mut Vec<Candidate>, k: usize) {
     if k > 0 && k < candidates.len() {
-        candidates.select_nth_unstable_by(k - 1, order);
+        candidates.select_nth_unstable_by(k - 1, |a, b| order(*a, *b));
         candidates.truncate(k);
     }
 }
@@ -72,9 +71,9 @@ fn keep_top_p(candidates: &mut Vec<Candidate>, p: f64, weight: impl Fn(&Candidat
         let rest = &mut candidates[kept..];
         let next = block.min(rest.len());
         if next < rest.len() {
-            rest.select_nth_unstable_by(next - 1, order);
+            rest.select_nth_unstable_by(next - 1, |a, b| order(*a, *b));
         }
-        rest[..next].sort_unstable_by(order);
+        rest[..next].sort_unstable_by(|a, b| order(*a, *b));
         for candidate in &rest[..next] {
             reached += weight(candidate);
             kept += 1;

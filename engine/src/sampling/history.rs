@@ -13,12 +13,11 @@ pub struct History {
 
 impl History {
     pub fn new(sampling: &Sampling, prompt: &[u32], output: &[u32]) -> Self {
-        let penalized = sampling.repetition_penalty != 1.0
-            || sampling.frequency_penalty != 0.0
-            || sampling.presence_penalty != 0.0;
-        let mut history = Self {
-            counts: penalized.then(|| prompt.iter().map(|token| (*token, 0)).collect()),
-        };
+        let Sampling { repetition_penalty, frequency_penalty, presence_penalty, .. } = sampling;
+        let strength = (repetition_penalty - 1.0).abs() + frequency_penalty.abs() + presence_penalty.abs();
+        let penalized = strength > 0.0;
+        let mut history =
+            Self { counts: penalized.then(|| prompt.iter().map(|token| (*token, 0)).collect()) };
         for token in output {
             history.push(*token);
         }

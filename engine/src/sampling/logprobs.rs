@@ -13,9 +13,8 @@ pub(super) fn report(logits: &[f32], chosen: u32, count: usize) -> (f32, Vec<(u3
         let logit = f64::from(logits[id as usize]) - f64::from(largest);
         (logit - sum.ln()).max(f64::from(LEAST)) as f32
     };
-    let order = |a: &u32, b: &u32| -> Ordering {
-        logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
-    };
+    let order =
+        |a: &u32, b: &u32| -> Ordering { logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b)) };
     let mut top: Vec<u32> = if count > 0 { (0..logits.len() as u32).collect() } else { Vec::new() };
     if count < top.len() {
         top.select_nth_unstable_by(count, order);

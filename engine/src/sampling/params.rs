@@ -53,7 +53,12 @@ pub fn sampling(wire: &rpc::Sampling, limits: SamplingLimits<'_>) -> Result<Samp
     within("top_p", *top_p, *top_p > 0.0 && *top_p <= 1.0, "above 0, at most 1")?;
     within("min_p", *min_p, *min_p >= 0.0 && *min_p <= 1.0, "0 to 1")?;
     let repetition = *repetition_penalty;
-    within("repetition_penalty", repetition, repetition > 0.0 && repetition <= 100.0, "above 0, at most 100")?;
+    within(
+        "repetition_penalty",
+        repetition,
+        repetition > 0.0 && repetition <= 100.0,
+        "above 0, at most 100",
+    )?;
     let (frequency, presence) = (*frequency_penalty, *presence_penalty);
     within("frequency_penalty", frequency, frequency.abs() <= 100.0, "-100 to 100")?;
     within("presence_penalty", presence, presence.abs() <= 100.0, "-100 to 100")?;
@@ -61,7 +66,7 @@ pub fn sampling(wire: &rpc::Sampling, limits: SamplingLimits<'_>) -> Result<Samp
     at_most("stop_token_ids", stop_token_ids.len(), MAX_STOP_TOKENS, "entries")?;
     at_most("logprobs", logprobs.unwrap_or(0) as usize, MAX_TOP_LOGPROBS as usize, "top entries")?;
     if *max_tokens == 0 {
-        return Err(error("max_tokens", 0, "1 or more"));
+        return Err(error("max_tokens", &0, "1 or more"));
     }
     if min_tokens > max_tokens {
         return Err(error("min_tokens", min_tokens, format!("at most max_tokens, {max_tokens}")));
@@ -93,22 +98,22 @@ pub fn sampling(wire: &rpc::Sampling, limits: SamplingLimits<'_>) -> Result<Samp
 
 /// NaN fails every comparison, so it is refused like any other value out of range.
 fn within(field: &'static str, given: f32, inside: bool, allowed: &str) -> Result<(), SamplingError> {
-    if inside { Ok(()) } else { Err(error(field, given, allowed)) }
+    if inside { Ok(()) } else { Err(error(field, &given, allowed)) }
 }
 
 fn at_most(field: &'static str, given: usize, most: usize, unit: &str) -> Result<(), SamplingError> {
-    if given <= most { Ok(()) } else { Err(error(field, given, format!("at most {most} {unit}"))) }
+    if given <= most { Ok(()) } else { Err(error(field, &given, format!("at most {most} {unit}"))) }
 }
 
 fn token(field: &'static str, id: u32, vocabulary: usize) -> Result<(), SamplingError> {
     if (id as usize) < vocabulary {
         Ok(())
     } else {
-        Err(error(field, id, format!("a token id below {vocabulary}")))
+        Err(error(field, &id, format!("a token id below {vocabulary}")))
     }
 }
 
-fn error(field: &'static str, given: impl ToString, allowed: impl Into<String>) -> SamplingError {
+fn error(field: &'static str, given: &impl ToString, allowed: impl Into<String>) -> SamplingError {
     SamplingError { field, given: given.to_string(), allowed: allowed.into() }
 }
 

@@ -7,7 +7,7 @@ pub(super) fn uniform(seed: u64, index: u64) -> f64 {
     (bits >> 11) as f64 * (1.0 / (1_u64 << 53) as f64)
 }
 
-/// SplitMix64's output function (Steele, Lea, Flood 2014): each input bit flips each output bit with
+/// `SplitMix64`'s output function (Steele, Lea, Flood 2014): each input bit flips each output bit with
 /// probability one half.
 fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -46,8 +46,7 @@ impl Scheduler {
         self.role.admits(purpose)?;
         let limit = self.limits.max_waiting;
         let prefill = purpose == Purpose::Prefill;
-        let waiting =
-            self.count(|s| s.stage == Stage::Waiting && (s.purpose == Purpose::Prefill) == prefill);
+        let waiting = self.count(|s| s.stage == Stage::Waiting && (s.purpose == Purpose::Prefill) == prefill);
         if waiting >= limit { Err(Refusal::QueueFull { purpose: purpose.name(), limit }) } else { Ok(()) }
     }
 
@@ -65,10 +64,8 @@ impl Scheduler {
     pub(super) fn admit(&mut self) {
         let (mut generate, mut prefill) = (true, true);
         loop {
-            let fronts = [
-                self.generate.front().filter(|_| generate),
-                self.prefill.front().filter(|_| prefill),
-            ];
+            let fronts =
+                [self.generate.front().filter(|_| generate), self.prefill.front().filter(|_| prefill)];
             let Some(id) = fronts.into_iter().flatten().min() else { return };
             match self.admit_one(id) {
                 Ok(()) => {}

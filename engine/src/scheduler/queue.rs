@@ -37,8 +37,9 @@ impl FairQueue {
         if self.resumed.pop_first().is_none()
             && let Some(tenant) = self.turns.front().cloned()
         {
-            let id = self.tenants.get(&tenant).and_then(|queue| queue.front().copied());
-            id.into_iter().for_each(|id| self.remove(&tenant, id));
+            if let Some(id) = self.tenants.get(&tenant).and_then(|queue| queue.front().copied()) {
+                self.remove(&tenant, id);
+            }
             if self.tenants.contains_key(&tenant) {
                 self.turns.rotate_left(1);
             }

@@ -101,10 +101,11 @@ impl Scheduler {
         let budget = self.rates.prompt_budget(self.role, streams, self.limits.chunk);
         let needs: Vec<usize> = prompts.iter().map(|(_, need)| *need).collect();
         let shares = chunks::share(budget, &needs);
-        let rows = prompts
-            .iter()
-            .zip(shares)
-            .map(|((id, need), tokens)| Row { id: *id, tokens, last: tokens == *need });
+        let rows = prompts.iter().zip(shares).map(|((id, need), tokens)| Row {
+            id: *id,
+            tokens,
+            last: tokens == *need,
+        });
         rows.filter(|row| row.tokens > 0).collect()
     }
 
@@ -191,8 +192,12 @@ impl Scheduler {
         }
     }
 
-    /// Adds a token to a stream, which may end it.
+    /// Adds a token to a stream, which may end it. A peer's token is checked like everything from outside.
     pub(super) fn accept(&mut self, id: SequenceId, token: SampledToken) {
+        if token.id as usize >= self.backend.config().vocabulary {
+            self.end(id, Event::Finished(Finish::Aborted));
+            return;
+        }
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         self.totals.tokens_out += 1;
         if let Some(finish) = sequence.accept(token, self.max_context) {

@@ -130,8 +130,7 @@ impl Scheduler {
     fn warm_up(&mut self) -> Result<(), BackendError> {
         let Some(pages) = self.pages.allocate(1) else { return Ok(()) };
         let tokens = vec![0; self.page_tokens.saturating_sub(1).min(self.limits.chunk).max(1)];
-        let prompt =
-            SequenceRows { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last };
+        let prompt = SequenceRows { tokens: &tokens, start: 0, pages: &pages, logits: LogitRows::Last };
         self.timed_forward(prompt)?;
         let prompt_seconds = self.timed_forward(prompt)?;
         self.rates.observe(0, tokens.len(), prompt_seconds);

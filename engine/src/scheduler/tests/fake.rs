@@ -77,19 +77,13 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    pub(super) fn new(pages: usize) -> (Self, Arc<PageArena>, Arc<Gate>) {
+    pub(super) fn new(pages: usize) -> (Self, Arc<Gate>) {
         let geometry =
             KvGeometry { layers: 1, kv_heads: 1, head_dim: 1, page_tokens: PAGE_TOKENS, dtype: KvDtype::F32 };
         let arena = PageArena::new(pages, geometry.page_bytes()).expect("small");
         let gate = Arc::new(Gate::default());
-        let fake = Self {
-            config: config(),
-            geometry,
-            arena: Arc::clone(&arena),
-            gate: Arc::clone(&gate),
-            lost_after: None,
-        };
-        (fake, arena, gate)
+        let fake = Self { config: config(), geometry, arena, gate: Arc::clone(&gate), lost_after: None };
+        (fake, gate)
     }
 
     /// Borrows what the batch reads and writes, all at once, as a backend with threads would.

@@ -2,6 +2,7 @@
 
 mod fake;
 mod random;
+mod real;
 mod remote;
 mod roles;
 mod streams;
@@ -9,16 +10,14 @@ mod streams;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_model::{BackendError, PageArena};
+use shoal_model::{Backend, BackendError, PageArena};
 use shoal_wire::rpc::Fingerprint;
 use shoal_wire::{FleetSecret, PageKeyer};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use super::{Handle, Limits, Role, StateView, spawn};
-use crate::request::{
-    Event, Finish, Purpose, Refusal, Request, SampledToken, Sampling, SequenceId, Slot,
-};
+use crate::request::{Event, Finish, Purpose, Refusal, Request, SampledToken, Sampling, SequenceId, Slot};
 use crate::sampling::{History, sample};
 use fake::{Fake, Gate, PAGE_TOKENS, VOCABULARY, entry, logits_after};
 
@@ -38,13 +37,14 @@ fn limits() -> Limits {
 
 impl Engine {
     fn start(pages: usize, limits: Limits) -> Self {
-        let (fake, arena, gate) = Fake::new(pages);
-        Self::over(fake, arena, gate, limits)
+        let (fake, gate) = Fake::new(pages);
+        Self::over(Box::new(fake), gate, limits)
     }
 
     /// Returns when the scheduler is warm, so that a test counts its own steps only.
-    fn over(fake: Fake, arena: Arc<PageArena>, gate: Arc<Gate>, limits: Limits) -> Self {
-        let (handle, thread) = spawn(Box::new(fake), limits).expect("thread");
+    fn over(backend: Box<dyn Backend>, gate: Arc<Gate>, limits: Limits) -> Self {
+        let arena = Arc::clone(backend.arena());
+        let (handle, thread) = spawn(backend, limits).expect("thread");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         let engine = Self { handle, thread: Some(thread), arena, gate, runtime: Arc::new(runtime) };
         let _ = engine.wait(engine.handle.check_integrity());
@@ -150,7 +150,17 @@ impl Ask {
 
     fn request(self, events: mpsc::UnboundedSender<Event>) -> Request {
         let Self { purpose, tokens, generated, sampling, tenant, deadline } = self;
-        Request { purpose, tokens, generated, sampling, grammar: None, keyer: keyer(), tenant, deadline, events }
+        Request {
+            purpose,
+            tokens,
+            generated,
+            sampling,
+            grammar: None,
+            keyer: keyer(),
+            tenant,
+            deadline,
+            events,
+        }
     }
 
     /// The tokens that must come out, computed without a scheduler.
@@ -211,7 +221,9 @@ impl Client {
     }
 
     fn cached(&mut self) -> usize {
-        self.until(|event| if let Event::Admitted { cached_tokens } = event { Some(cached_tokens) } else { None })
+        self.until(
+            |event| if let Event::Admitted { cached_tokens } = event { Some(cached_tokens) } else { None },
+        )
     }
 
     fn refusal(&mut self) -> Refusal {

@@ -7,7 +7,13 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Act {
     /// A prompt of a family that shares a prefix, cut at a length.
-    Submit { family: u32, length: usize, max_tokens: usize, purpose: Purpose, seed: u64 },
+    Submit {
+        family: u32,
+        length: usize,
+        max_tokens: usize,
+        purpose: Purpose,
+        seed: u64,
+    },
     Cancel(usize),
     Leave(usize),
     /// What the peer of a reserved request does.
@@ -75,6 +81,15 @@ impl Watched {
         }
     }
 
+    fn treat(&mut self, engine: &Engine, act: &Act) {
+        match act {
+            Act::Cancel(_) => engine.handle.cancel(self.client.id),
+            Act::Release(_) => engine.handle.release(self.client.id),
+            Act::Fill(_, outcome) => self.fill(engine, *outcome),
+            _ => {}
+        }
+    }
+
     /// Writes what a peer would have sent, as far as it got.
     fn fill(&mut self, engine: &Engine, outcome: Outcome) {
         self.look();
@@ -94,7 +109,8 @@ impl Watched {
             }
         }
         let id = self.client.id;
-        let first_output = || SampledToken { id: self.client.ask.expected()[0], logprob: None, top: Vec::new() };
+        let first_output =
+            || SampledToken { id: self.client.ask.expected()[0], logprob: None, top: Vec::new() };
         match outcome {
             Outcome::Filled => engine.handle.filled(id, Some(first_output()), 0),
             Outcome::Failed => engine.handle.fill_failed(id),
@@ -121,19 +137,18 @@ fn run(acts: Vec<Act>) {
                 let client = engine.submit(ask(tokens, max_tokens).seeded(seed).purpose(purpose));
                 all.push(Watched { client, reserved: None, over: None, refused: false });
             }
-            Act::Cancel(index) => all.iter().rev().nth(index).into_iter().for_each(|w| engine.handle.cancel(w.client.id)),
             Act::Leave(index) if index < all.len() => drop(all.remove(index)),
-            Act::Fill(index, outcome) => {
-                all.iter_mut().rev().nth(index).into_iter().for_each(|w| w.fill(&engine, outcome));
+            Act::Cancel(index) | Act::Release(index) | Act::Fill(index, _) | Act::Leave(index) => {
+                if let Some(watched) = all.iter_mut().rev().nth(index) {
+                    watched.treat(&engine, &act);
+                }
             }
-            Act::Release(index) => all.iter().rev().nth(index).into_iter().for_each(|w| engine.handle.release(w.client.id)),
             Act::Role(role) => {
                 epoch += 1;
                 engine.gate.open();
                 engine.set_role(role, epoch).expect("newer");
             }
             Act::Steps(steps) => engine.gate.allow(steps),
-            Act::Leave(_) => {}
         }
     }
     engine.gate.open();

@@ -15,6 +15,27 @@ fn fill(engine: &Engine, tokens: &[u32], first_token: usize, slots: &[Slot]) {
     }
 }
 
+/// Computes the prompt on one engine and copies its pages into what the owner reserved on the other.
+pub(super) fn hand_over(prefill: &Engine, decode: &Engine, ask: &Ask, owner: &mut Client) -> SampledToken {
+    let (first, slots) = owner.reserved();
+    let mut peer = prefill.submit(ask.clone().purpose(Purpose::Prefill));
+    let mut computed = Vec::new();
+    let token = peer.until(|event| match event {
+        Event::Computed { pages, .. } => {
+            computed = pages;
+            None
+        }
+        Event::Token(token) => Some(token),
+        _ => None,
+    });
+    for (from, to) in computed[first / PAGE_TOKENS..].iter().zip(&slots) {
+        let source = prefill.arena.read(from.page).expect("final");
+        decode.arena.write(to.page).expect("reserved").copy_from_slice(&source);
+    }
+    prefill.handle.release(peer.id);
+    token
+}
+
 fn first_token(ask: &Ask) -> SampledToken {
     SampledToken { id: ask.expected()[0], logprob: None, top: Vec::new() }
 }
@@ -31,7 +52,10 @@ fn a_prompt_filled_by_a_peer_continues_as_if_it_were_computed_here() {
         engine.handle.filled(client.id, Some(first_token(&ask)), 3);
         assert_eq!(client.cached(), 3, "what the peer reported");
         client.assert_expected();
-        assert!(slots.iter().all(|slot| !engine.handle.generations().is_current(*slot)), "late frames land nowhere");
+        assert!(
+            slots.iter().all(|slot| !engine.handle.generations().is_current(*slot)),
+            "late frames land nowhere"
+        );
     }
     engine.assert_idle();
 }
@@ -171,22 +195,7 @@ fn prefill_here_and_decode_there_equals_both_here() {
     for (n, length) in [1, 4, 15, 16, 17, 64, 130].into_iter().enumerate() {
         let ask = ask(prompt(n as u32, length), 15).seeded(n as u64);
         let mut owner = decode.submit(ask.clone().purpose(Purpose::GenerateRemote));
-        let (first, slots) = owner.reserved();
-        let mut peer = prefill.submit(ask.clone().purpose(Purpose::Prefill));
-        let mut computed = Vec::new();
-        let token = peer.until(|event| match event {
-            Event::Computed { pages, .. } => {
-                computed = pages;
-                None
-            }
-            Event::Token(token) => Some(token),
-            _ => None,
-        });
-        for (from, to) in computed[first / PAGE_TOKENS..].iter().zip(&slots) {
-            let source = prefill.arena.read(from.page).expect("final");
-            decode.arena.write(to.page).expect("reserved").copy_from_slice(&source);
-        }
-        prefill.handle.release(peer.id);
+        let token = hand_over(&prefill, &decode, &ask, &mut owner);
         decode.handle.filled(owner.id, Some(token), 0);
         owner.assert_expected();
     }

@@ -50,7 +50,8 @@ fn a_long_prompt_blocks_neither_streams_nor_short_prompts() {
     long.assert_expected();
     stream.assert_expected();
     let steps = engine.gate.steps();
-    let mixed = steps[before..].iter().filter(|rows| rows.iter().any(|(start, _)| *start >= 5) && rows.len() > 1);
+    let mixed =
+        steps[before..].iter().filter(|rows| rows.iter().any(|(start, _)| *start >= 5) && rows.len() > 1);
     assert!(mixed.count() > 30, "the stream went on beside the long prompt");
 }
 
@@ -230,9 +231,9 @@ fn tenants_take_turns() {
 
 #[test]
 fn a_lost_device_ends_every_request_with_the_reason() {
-    let (mut fake, arena, gate) = Fake::new(50);
+    let (mut fake, gate) = Fake::new(50);
     fake.lost_after = Some(8);
-    let engine = Engine::over(fake, arena, gate, limits());
+    let engine = Engine::over(Box::new(fake), gate, limits());
     let mut running = engine.submit(ask(prompt(1, 5), 100));
     let Refusal::Stopped(reason) = running.refusal() else { panic!("another reason") };
     assert!(reason.contains("unplugged"), "{reason}");
