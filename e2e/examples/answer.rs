@@ -113,7 +113,8 @@ impl Engines {
     fn read(folder: &Path) -> Result<Self> {
         let list: Value = serde_json::from_slice(&std::fs::read(folder.join("instances.json"))?)?;
         let instances = list["instances"].as_array().context("instances.json has instances")?;
-        let addresses = instances.iter().filter_map(|entry| Some(entry["grpc"].as_str()?.to_owned())).collect();
+        let addresses =
+            instances.iter().filter_map(|entry| Some(entry["grpc"].as_str()?.to_owned())).collect();
         Ok(Self { addresses, secret: FleetSecret::read(&folder.join("secret"))? })
     }
 

@@ -33,9 +33,8 @@ impl Ask {
             logprobs: Some(2),
             ..Sampling::default()
         };
-        let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
         let request = GenerateRequest {
-            request_id: format!("e2e-{}-{number}", std::process::id()),
+            request_id: fresh_id(),
             tokens: prompt.to_vec(),
             sampling: Some(sampling),
             choices: 1,
@@ -67,12 +66,12 @@ impl Ask {
         self
     }
 
-    /// A tenant of its own: nothing cached is shared, so every page has to be computed again.
+    /// The same request from a tenant that never asked before: nothing cached is shared, so every page has
+    /// to be computed again.
     #[must_use]
     pub fn alone(mut self) -> Self {
-        let mut salt = self.request.request_id.clone().into_bytes();
-        salt.truncate(shoal_wire::limits::MAX_SALT_BYTES);
-        self.request.tenant_salt = salt.into();
+        self.request.request_id = fresh_id();
+        self.request.tenant_salt = self.request.request_id.clone().into();
         self
     }
 
@@ -87,6 +86,11 @@ impl Ask {
     pub async fn run(self, engine: &Engine) -> Result<Answer> {
         self.begin(engine).await?.finish().await
     }
+}
+
+/// Short enough for a tenant's salt.
+fn fresh_id() -> String {
+    format!("e2e-{}-{}", std::process::id(), REQUESTS.fetch_add(1, Ordering::Relaxed))
 }
 
 /// A request that runs; dropping it is a client that went away.
