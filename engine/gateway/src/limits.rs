@@ -71,7 +71,7 @@ impl Default for Limits {
             output_tokens: 131_072,
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
-            reader_timeout: Duration::from_secs(60),
+            reader_timeout: Duration::from_mins(1),
         }
     }
 }

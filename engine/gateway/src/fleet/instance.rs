@@ -65,7 +65,7 @@ impl Instance {
             // A stopped process may resume, and its streams with it: whether it is stalled is judged by its
             // events, so the transport's own patience is longer than any failover takes.
             .http2_keep_alive_interval(Duration::from_secs(15))
-            .keep_alive_timeout(Duration::from_secs(60))
+            .keep_alive_timeout(Duration::from_mins(1))
             .keep_alive_while_idle(true);
         Ok(Self {
             placement,

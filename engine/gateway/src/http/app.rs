@@ -158,8 +158,11 @@ pub async fn gate(State(app): State<Arc<App>>, mut request: Request, next: Next)
         Err(error) => error.into_response(),
         Ok(tenant) => {
             let clock = Arc::new(Clock { metrics: Arc::clone(&app.metrics), route: route.clone(), begun });
-            request.extensions_mut().insert(Context { id: id.clone(), begun, tenant, _clock: clock });
-            next.run(request).await
+            let context = Context { id: id.clone(), begun, tenant, _clock: Arc::clone(&clock) };
+            request.extensions_mut().insert(context);
+            let response = next.run(request).await;
+            drop(clock);
+            response
         }
     };
     if let Ok(value) = HeaderValue::from_str(&id) {

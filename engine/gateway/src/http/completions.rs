@@ -55,7 +55,8 @@ pub(super) async fn create(
     let cheap = small && response_format.is_none();
     let (text, stop) = (Arc::clone(&app.text), common.stop.clone());
     let prepared =
-        body::work(cheap, &app.workers, move || prepare(&text, prompts, &stop, response_format)).await?;
+        body::work(cheap, &app.workers, move || prepare(&text, prompts, &stop, response_format.as_ref()))
+            .await?;
 
     let wanted = Wanted { asked: max_tokens, default: Some(DEFAULT_MAX_TOKENS), logprobs, param: "prompt" };
     let lanes = prepared.iter().zip(0u32..);
@@ -128,10 +129,10 @@ fn prepare(
     text: &TextModel,
     prompts: Vec<Prompt>,
     stop: &[String],
-    response_format: Option<GrammarSpec>,
+    response_format: Option<&GrammarSpec>,
 ) -> Result<Vec<Prepared>, ApiError> {
     let input =
-        |prompt| CompletionInput { prompt, stop: stop.to_vec(), response_format: response_format.clone() };
+        |prompt| CompletionInput { prompt, stop: stop.to_vec(), response_format: response_format.cloned() };
     prompts.into_iter().map(|prompt| Ok(text.completion(&input(prompt))?)).collect()
 }
 

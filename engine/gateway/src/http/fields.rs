@@ -13,7 +13,7 @@ const SHOWN: usize = 60;
 #[derive(Debug)]
 pub struct Fields {
     map: Map<String, Value>,
-    /// Put before field names in messages: "" or "stream_options.".
+    /// Put before field names in messages: nothing, or `stream_options.`.
     prefix: String,
 }
 

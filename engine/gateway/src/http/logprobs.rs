@@ -53,7 +53,7 @@ pub(super) fn chat_entry(text: &TextModel, token: &Token) -> Entry {
 pub(super) struct CompletionLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
-    top_logprobs: Vec<serde_json::Map<String, serde_json::Value>>,
+    top_logprobs: Vec<TopMap>,
     /// Characters of the choice's text before the token.
     text_offset: Vec<usize>,
 }
@@ -70,7 +70,17 @@ impl CompletionLogprobs {
         *offset += chosen.text.chars().count();
         self.tokens.push(chosen.text);
         self.token_logprobs.push(finite(token.logprob.unwrap_or(IMPOSSIBLE)));
-        let top = token.top.iter().map(|top| (text.token_text(top.id).text, finite(top.logprob).into()));
-        self.top_logprobs.push(top.collect());
+        let top = token.top.iter().map(|top| (text.token_text(top.id).text, finite(top.logprob)));
+        self.top_logprobs.push(TopMap(top.collect()));
+    }
+}
+
+/// Token to log-probability, likeliest first.
+#[derive(Debug)]
+struct TopMap(Vec<(String, f32)>);
+
+impl Serialize for TopMap {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(token, logprob)| (token, logprob)))
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn room(
     limits: &Limits,
 ) -> Result<u32, ApiError> {
     let left = context.saturating_sub(u32::try_from(prompt_tokens).unwrap_or(u32::MAX));
-    let wanted = asked.or(default).unwrap_or(left.max(1));
+    let wanted = asked.or(default).unwrap_or_else(|| left.max(1));
     // What a client asked for must fit; what nobody asked for is cut to what fits.
     if left == 0 || asked.is_some_and(|asked| asked > left) {
         return Err(ApiError::context_length(prompt_tokens, wanted, context));

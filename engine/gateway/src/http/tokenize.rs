@@ -16,7 +16,7 @@ use crate::limits::MAX_NAME_BYTES;
 use crate::text::ChatInput;
 
 #[derive(Debug, Serialize)]
-pub(super) struct Tokens {
+pub(super) struct Encoded {
     tokens: Vec<u32>,
     count: usize,
     /// Tokens of prompt and output together.
@@ -24,24 +24,30 @@ pub(super) struct Tokens {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Text {
+pub(super) struct Decoded {
     prompt: String,
 }
 
 /// `{"prompt": text, "add_special_tokens": true}` or `{"messages": [...], "add_generation_prompt": true}`.
-pub(super) async fn tokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Tokens>, ApiError> {
+pub(super) async fn tokenize(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<Encoded>, ApiError> {
     let body = body::read(request, &app.limits).await?;
     let (small, worker) = (body::is_small(&body), Arc::clone(&app));
     let tokens = body::work(small, &app.workers, move || encode(&body, &worker)).await?;
-    Ok(Json(Tokens { count: tokens.len(), tokens, max_model_len: app.context() }))
+    Ok(Json(Encoded { count: tokens.len(), tokens, max_model_len: app.context() }))
 }
 
 /// `{"tokens": [ids], "skip_special_tokens": false}`.
-pub(super) async fn detokenize(State(app): State<Arc<App>>, request: Request) -> Result<Json<Text>, ApiError> {
+pub(super) async fn detokenize(
+    State(app): State<Arc<App>>,
+    request: Request,
+) -> Result<Json<Decoded>, ApiError> {
     let body = body::read(request, &app.limits).await?;
     let (small, worker) = (body::is_small(&body), Arc::clone(&app));
     let prompt = body::work(small, &app.workers, move || decode(&body, &worker)).await?;
-    Ok(Json(Text { prompt }))
+    Ok(Json(Decoded { prompt }))
 }
 
 fn encode(body: &[u8], app: &App) -> Result<Vec<u32>, ApiError> {

@@ -63,7 +63,7 @@ mod tests {
         let now = Instant::now();
         let budget = RetryBudget::new(now);
         while budget.try_retry(now) {}
-        let later = now + Duration::from_secs(3600);
+        let later = now + Duration::from_hours(1);
         let mut retries = 0;
         while budget.try_retry(later) {
             retries += 1;

@@ -110,6 +110,15 @@ impl Router {
         !self.decoders(excluded).is_empty()
     }
 
+    /// Somebody decodes, but the breakers of all of them are open: they fail at this moment.
+    pub(crate) fn is_broken(&self) -> bool {
+        let now = Instant::now();
+        let instances = self.fleet.instances();
+        let mut decoders =
+            instances.iter().filter(|instance| instance.live().is_some_and(|live| live.decodes())).peekable();
+        decoders.peek().is_some() && decoders.all(|instance| !instance.breaker.allows(now))
+    }
+
     /// Instances that decode, were heard lately, and whose breaker lets a call through.
     fn decoders(&self, excluded: &[String]) -> Vec<Known> {
         self.known(|known| known.live.decodes() && !excluded.contains(&known.live.hello.incarnation))

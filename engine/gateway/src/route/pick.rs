@@ -9,8 +9,8 @@ use super::random;
 const RUNNING_TOKENS: u64 = 32;
 /// A waiting one comes before the newcomer altogether.
 const WAITING_TOKENS: u64 = 256;
-/// Prefix affinity loses against a load difference of this many tokens per token saved.
-const CACHED_SHARE: u64 = 1;
+/// One handed over but not reported yet may be either.
+const NEW_TOKENS: u64 = 128;
 /// More than any load: the prompt's pages do not fit.
 const NO_ROOM: u64 = 1 << 40;
 
@@ -32,11 +32,11 @@ impl Candidate {
         let pages = u64::from(prompt_tokens / self.page_tokens.max(1)) + 1;
         let room = u64::from(pages_free) + u64::from(pages_cached);
         let crowded = if pages_total > 0 && pages > room { NO_ROOM } else { 0 };
-        uncached * CACHED_SHARE
+        uncached
             + u64::from(queued_prefill_tokens)
             + RUNNING_TOKENS * u64::from(running)
             + WAITING_TOKENS * u64::from(waiting)
-            + (WAITING_TOKENS + RUNNING_TOKENS) / 2 * u64::from(self.unreported)
+            + NEW_TOKENS * u64::from(self.unreported)
             + crowded
     }
 }

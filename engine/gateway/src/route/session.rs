@@ -452,8 +452,10 @@ impl Session {
             "routed"
         );
         self.router.metrics.decisions.with_label_values(&[decision.place(), decision.reason.as_str()]).inc();
-        self.summary.place = decision.place();
-        self.summary.reason = decision.reason.as_str();
+        if !self.started {
+            self.summary.place = decision.place();
+            self.summary.reason = decision.reason.as_str();
+        }
         chosen.instance.name().clone_into(&mut self.summary.decode_instance);
     }
 
@@ -503,7 +505,7 @@ impl Session {
         if self.refused.iter().any(|refused| refused.why == Why::QueueFull) {
             return Some(SessionError::QueueFull);
         }
-        if self.refused.iter().any(|refused| refused.why == Why::Breaker) {
+        if self.router.is_broken() {
             return Some(SessionError::NoInstance);
         }
         let fleet = &self.router.fleet;

@@ -92,7 +92,9 @@ impl Choice {
 
     fn add(&mut self, text: &TextModel, piece: Piece) {
         let Piece { choice: _, deltas, tokens, finish } = piece;
-        deltas.into_iter().for_each(|delta| self.message.add(delta));
+        for delta in deltas {
+            self.message.add(delta);
+        }
         if let Some(logprobs) = &mut self.logprobs {
             logprobs.content.extend(tokens.iter().map(|token| chat_entry(text, token)));
         }

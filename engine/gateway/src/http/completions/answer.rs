@@ -77,7 +77,9 @@ impl Choice {
             }
         }
         if let Some(logprobs) = &mut self.logprobs {
-            tokens.iter().for_each(|token| logprobs.push(text, token, &mut self.offset));
+            for token in &tokens {
+                logprobs.push(text, token, &mut self.offset);
+            }
         }
         if let Some(finish) = finish {
             self.finish_reason = finish.reason;

@@ -96,7 +96,9 @@ impl Chunks {
         }
         let mut logprobs = CompletionLogprobs::default();
         if self.logprobs {
-            tokens.iter().for_each(|token| logprobs.push(&self.app.text, token, &mut state.offset));
+            for token in &tokens {
+                logprobs.push(&self.app.text, token, &mut state.offset);
+            }
         }
         if text.is_empty() && logprobs.is_empty() && finish.is_none() {
             return;
