@@ -16,6 +16,10 @@ pub const MAX_STOP_TOKENS: usize = 256;
 pub const MAX_TOP_LOGPROBS: u32 = 20;
 /// Bytes of a grammar's source.
 pub const MAX_GRAMMAR_BYTES: usize = 256 << 10;
+/// Stack of a thread that compiles a grammar (address space; pages are used as deep as it recurses). The
+/// compiler recurses along chains of rules, brackets and references: with the 2 MiB of an ordinary thread, 700
+/// chained rules end the process; the worst source of `MAX_GRAMMAR_BYTES` needs more than 64 MiB.
+pub const GRAMMAR_STACK_BYTES: usize = 256 << 20;
 /// Bytes of a tenant's salt.
 pub const MAX_SALT_BYTES: usize = 32;
 /// Prefill instances one request may name.

@@ -140,7 +140,12 @@ impl Budget {
             }
             Json::Object(map) => {
                 let pair = |(key, value): (&String, &Json)| {
-                    Ok((self.text(key, param)?, self.clean(value, param, depth + 1)?))
+                    let key = self.text(key, param)?;
+                    let value = match depth {
+                        0 => self.clean(value, &format!("{param}.{key}"), 1)?,
+                        _ => self.clean(value, param, depth + 1)?,
+                    };
+                    Ok((key, value))
                 };
                 Json::Object(map.iter().map(pair).collect::<Result<_, TextError>>()?)
             }

@@ -13,6 +13,7 @@ use llguidance::api::{GrammarInit, ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, TokEnv, TokRxInfo, TokTrie};
 use llguidance::{Logger, ParserFactory, TokenParser, panic_utils};
 use parking_lot::Mutex;
+use shoal_wire::limits::GRAMMAR_STACK_BYTES;
 use shoal_wire::rpc::{self, grammar::Kind};
 
 use super::verdicts::{Verdict, Verdicts};
@@ -22,10 +23,8 @@ use crate::text::vocabulary::Vocabulary;
 
 /// Brackets inside each other; the parsers recurse on them.
 const MAX_NESTING: usize = 100;
-/// Rules and terminals of a Lark grammar; the compiler recurses along a chain of them.
+/// Rules and terminals of a Lark grammar; compiling a chain of them takes quadratic time.
 const MAX_DEFINITIONS: usize = 1000;
-/// Address space of a compiling thread; pages are used only as deep as the recursion goes.
-const STACK_BYTES: usize = 64 << 20;
 /// Characters of a compiler's message shown to the client.
 const MAX_MESSAGE_CHARS: usize = 400;
 
@@ -113,7 +112,7 @@ impl GrammarChecker {
             // The requester may have given up.
             let _ = sender.send(verdict);
         };
-        let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK_BYTES);
+        let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(GRAMMAR_STACK_BYTES);
         thread.spawn(work).map_err(|_| busy())?;
         match receiver.recv_timeout(self.limits.grammar_time) {
             Ok(verdict) => Ok(verdict),

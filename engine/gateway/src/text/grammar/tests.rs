@@ -130,6 +130,31 @@ fn deep_wide_and_explosive_grammars_end_fast_in_a_refusal_or_a_small_result() {
 }
 
 #[test]
+fn the_longest_chains_that_fit_the_limits_do_not_exhaust_the_stack() {
+    let brackets = |count: usize| ["(".repeat(count), ")".repeat(count)];
+    let [open, close] = brackets(95);
+    let rules =
+        (0..900).fold("start: r0\n".to_owned(), |all, n| all + &format!("r{n}: {open}r{}{close}\n", n + 1));
+    let reference = |n: usize| {
+        let next = json!({"$ref": format!("#/$defs/d{}", n + 1), "description": "x"});
+        (format!("d{n}"), json!({"anyOf": [{"anyOf": [next, {"type": "null"}]}, {"type": "string"}]}))
+    };
+    let references: Map<String, Json> =
+        (0..2300).map(reference).chain([("d2300".to_owned(), json!({}))]).collect();
+    let chain = schema(json!({"$ref": "#/$defs/d0", "$defs": references}), false);
+    for spec in [GrammarSpec::Lark(rules + "r900: \"a\"\n"), chain] {
+        let (grammar, _) = spec.to_wire();
+        assert!(
+            grammar.source.len() <= TextLimits::default().grammar_bytes,
+            "{} bytes",
+            grammar.source.len()
+        );
+        // Either verdict will do; the process must live to give it.
+        let _ = check(&spec);
+    }
+}
+
+#[test]
 fn a_grammar_over_its_time_is_refused() {
     let limits = TextLimits { grammar_time: Duration::ZERO, ..TextLimits::default() };
     let (grammar, param) = wide(3000).to_wire();

@@ -33,8 +33,10 @@ pub(super) struct CallParser {
     state: State,
     /// Text not yet decided.
     held: String,
-    /// Marks swallowed on the way into the present call, to give back if it is none.
-    swallowed: String,
+    /// The mark on the way into the present call, with the white space before it; content if it is no call.
+    mark: String,
+    /// What lay between the mark and the call's `{`; looked at afresh if it is no call.
+    skipped: String,
     /// Content other than white space was emitted, or a call.
     begun_text: bool,
     calls: usize,
@@ -46,7 +48,8 @@ impl CallParser {
             plan: plan.clone(),
             state: State::Content,
             held: String::new(),
-            swallowed: String::new(),
+            mark: String::new(),
+            skipped: String::new(),
             begun_text: false,
             calls: 0,
         }
@@ -74,7 +77,7 @@ impl CallParser {
             }
         }
         let held = std::mem::take(&mut self.held);
-        let text = std::mem::take(&mut self.swallowed) + &held;
+        let text = std::mem::take(&mut self.mark) + &std::mem::take(&mut self.skipped) + &held;
         if self.calls == 0 || !text.trim().is_empty() {
             push_content(deltas, &text);
         }
@@ -95,7 +98,7 @@ impl CallParser {
         if syntax.bare && !self.begun_text {
             let lead = self.held.trim_start();
             if lead.starts_with('{') {
-                self.swallowed = self.held[..self.held.len() - lead.len()].to_owned();
+                self.skipped = self.held[..self.held.len() - lead.len()].to_owned();
                 self.held = lead.to_owned();
                 self.state = State::Before;
                 return true;
@@ -106,7 +109,7 @@ impl CallParser {
             let text = std::mem::replace(&mut self.held, rest[syntax.open.len()..].to_owned());
             // White space before a call belongs to the call.
             self.emit(text.trim_end(), deltas);
-            self.swallowed = text[text.trim_end().len()..].to_owned() + syntax.open;
+            self.mark = text[text.trim_end().len()..].to_owned() + syntax.open;
             self.state = State::Before;
             return true;
         }
@@ -122,14 +125,14 @@ impl CallParser {
         let syntax = self.plan.syntax;
         let lead = self.held.trim_start_matches(|c: char| c.is_whitespace() || (syntax.list && c == '['));
         if lead.is_empty() {
-            return self.swallow(self.held.len());
+            return self.skip(self.held.len());
         }
         if !lead.starts_with('{') {
             self.give_back("", deltas);
             return true;
         }
         let skipped = self.held.len() - lead.len();
-        self.swallow(skipped);
+        self.skip(skipped);
         self.state = State::Call(Box::default());
         true
     }
@@ -146,7 +149,8 @@ impl CallParser {
             deltas.push(Delta::ToolCall { index: self.calls, id, name: name.clone() });
             self.calls += 1;
             self.begun_text = true;
-            self.swallowed.clear();
+            self.mark.clear();
+            self.skipped.clear();
         }
         if call.announced {
             pass_arguments(call, self.calls - 1, scan != Scan::More, deltas);
@@ -173,7 +177,7 @@ impl CallParser {
             return false;
         }
         if let Some(rest) = syntax.separator.and_then(|separator| lead.strip_prefix(separator)) {
-            self.swallowed = syntax.separator.unwrap_or_default().to_owned();
+            self.mark = syntax.separator.unwrap_or_default().to_owned();
             self.held = rest.to_owned();
             self.state = State::Before;
         } else if let Some(rest) = lead.strip_prefix(syntax.close).filter(|_| !syntax.close.is_empty()) {
@@ -187,20 +191,19 @@ impl CallParser {
         true
     }
 
-    /// What was taken for a call is content, with the marks before it. The text behind the first character
-    /// is looked at afresh.
+    /// What was taken for a call is none: its mark is content, and what follows is looked at afresh.
     fn give_back(&mut self, raw: &str, deltas: &mut Vec<Delta>) {
-        let marks = std::mem::take(&mut self.swallowed);
         self.state = State::Content;
         self.begun_text = true;
-        push_content(deltas, &marks);
-        self.held.insert_str(0, raw);
+        push_content(deltas, &std::mem::take(&mut self.mark));
+        let again = std::mem::take(&mut self.skipped) + raw;
+        self.held.insert_str(0, &again);
     }
 
-    fn swallow(&mut self, bytes: usize) -> bool {
+    fn skip(&mut self, bytes: usize) -> bool {
         let rest = self.held.split_off(bytes);
         let skipped = std::mem::replace(&mut self.held, rest);
-        self.swallowed.push_str(&skipped);
+        self.skipped.push_str(&skipped);
         false
     }
 

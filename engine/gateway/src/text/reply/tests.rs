@@ -169,6 +169,23 @@ fn what_only_looks_like_a_call_is_content_to_the_letter() {
 }
 
 #[test]
+fn a_call_behind_a_false_start_is_still_found() {
+    for (template, text, content) in [
+        (MISTRAL, "[[TOOL_CALLS][TOOL_CALLS][{\"name\": \"noop\", \"arguments\": {}}]", "[[TOOL_CALLS]"),
+        (HERMES, "<tool_call>{\"x\": <tool_call>{\"name\": \"noop\"}</tool_call>", "<tool_call>{\"x\":"),
+    ] {
+        for pieces in [characters(text), vec![text]] {
+            let (deltas, _) = read(&pieces, Some(template), None, &[]);
+            assert_eq!(
+                joined(&deltas),
+                (content.to_owned(), String::new(), vec![call("noop", "{}")]),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_call_that_the_token_limit_cuts_keeps_the_arguments_so_far() {
     let (deltas, ending) =
         read(&["<tool_call>{\"name\": \"add\", \"arguments\": {\"a\": "], Some(HERMES), None, &[]);
