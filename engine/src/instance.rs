@@ -17,8 +17,10 @@ use crate::server::{PeerChannels, RunningRequests};
 use crate::transfer::{Inbox, InboxLimits, Outbox, OutboxLimits, Rate, TransferTable};
 
 /// Grammar tables take long to build for a large vocabulary, so they are built when first asked for.
-pub type LazyGrammars =
-    LazyLock<Result<GrammarCompiler, GrammarError>, Box<dyn FnOnce() -> Result<GrammarCompiler, GrammarError> + Send>>;
+pub type LazyGrammars = LazyLock<
+    Result<GrammarCompiler, GrammarError>,
+    Box<dyn FnOnce() -> Result<GrammarCompiler, GrammarError> + Send>,
+>;
 
 /// What never changes while the process runs.
 #[derive(Debug, Clone)]

@@ -27,18 +27,24 @@ const TOTALS: [Reading<u64>; 5] = [
     ("output_tokens_total", "Tokens produced.", |_, load| load.tokens_out),
     ("kv_sent_bytes_total", "KV payload bytes sent to decode instances.", |_, load| load.kv_bytes_sent),
     ("kv_received_bytes_total", "KV payload bytes that landed here.", |_, load| load.kv_bytes_received),
-    ("preemptions_total", "Sequences dropped to the prefix cache for want of pages.", |_, load| load.preemptions),
+    ("preemptions_total", "Sequences dropped to the prefix cache for want of pages.", |_, load| {
+        load.preemptions
+    }),
 ];
 const CURRENT: [Reading<f64>; 11] = [
     ("running_sequences", "Sequences in the batch.", |_, load| load.running.into()),
     ("waiting_sequences", "Sequences admitted and not in the batch.", |_, load| load.waiting.into()),
     ("queued_prefill_tokens", "Prompt tokens still to compute.", |_, load| load.queued_prefill_tokens.into()),
-    ("prefill_tokens_per_second", "Measured prefill rate under the role.", |_, load| load.prefill_rate.into()),
+    ("prefill_tokens_per_second", "Measured prefill rate under the role.", |_, load| {
+        load.prefill_rate.into()
+    }),
     ("decode_tokens_per_second", "Measured decode rate of the batch.", |_, load| load.decode_rate.into()),
     ("transfer_bytes_per_second", "Measured rate of KV pages.", |_, load| load.transfer_rate.into()),
-    ("remote_prefill_overhead_seconds", "Remote prefill beyond compute and transfer, measured on decode.", |_, load| {
-        f64::from(load.prefill_overhead_ms) / 1e3
-    }),
+    (
+        "remote_prefill_overhead_seconds",
+        "Remote prefill beyond compute and transfer, measured on decode.",
+        |_, load| f64::from(load.prefill_overhead_ms) / 1e3,
+    ),
     ("incoming_transfers", "Transfers this instance waits for.", |state, _| state.transfers_open as f64),
     ("data_sockets", "Data sockets open.", |state, _| state.data_sockets.into()),
     ("role_epoch", "Epoch of the last accepted role.", |state, _| state.epoch as f64),
@@ -65,7 +71,8 @@ impl Metrics {
         let of = &registry;
         let requests = Opts::new("requests_total", "Calls by purpose and how they ended.");
         let seconds = latency("request_duration_seconds", "Time from a call's start to its last message.");
-        let first = latency("time_to_first_token_seconds", "From a Generate call's start to its first token.");
+        let first =
+            latency("time_to_first_token_seconds", "From a Generate call's start to its first token.");
         let attempts = Opts::new("prefill_attempts_total", "Prefill instances asked, by what came of it.");
         let fallbacks = "Requests prefilled here after their prefill instances failed.";
         let refused = Opts::new("frames_refused_total", "Page frames dropped, by reason.");

@@ -76,8 +76,7 @@ async fn run(
 ) -> Result<&'static str, Stop> {
     let purpose = if request.targets.is_empty() { Purpose::Generate } else { Purpose::GenerateRemote };
     let matcher = grammar.as_ref().map(Matcher::fork);
-    let (mut running, mut events) =
-        submit(instance, &request.prompt, purpose, 0, matcher, request.deadline);
+    let (mut running, mut events) = submit(instance, &request.prompt, purpose, 0, matcher, request.deadline);
     let mut choices = Choices::new(instance, request, grammar, begun);
     let prefilled = if purpose == Purpose::GenerateRemote {
         tokio::select! {

@@ -11,10 +11,7 @@ use crate::grammar::Matcher;
 use crate::instance::Instance;
 
 /// The matcher of a request, advanced over the output of earlier attempts; `None` without a grammar.
-pub(super) async fn compile(
-    instance: &Arc<Instance>,
-    prompt: &Prompt,
-) -> Result<Option<Matcher>, Status> {
+pub(super) async fn compile(instance: &Arc<Instance>, prompt: &Prompt) -> Result<Option<Matcher>, Status> {
     let Some(grammar) = prompt.wire_sampling.grammar.clone() else { return Ok(None) };
     let kind = Kind::try_from(grammar.kind)
         .map_err(|_| invalid("sampling.grammar.kind", &grammar.kind, "JSON_SCHEMA, REGEX or LARK"))?;
@@ -22,8 +19,7 @@ pub(super) async fn compile(
     let output = prompt.tokens[prompt.tokens.len() - prompt.generated..].to_vec();
     let compiled = tokio::task::spawn_blocking(move || {
         let compiler = instance.grammars.as_ref().map_err(grammar_status)?;
-        let mut matcher =
-            compiler.compile(kind, &grammar.source).map_err(|error| grammar_status(&error))?;
+        let mut matcher = compiler.compile(kind, &grammar.source).map_err(|error| grammar_status(&error))?;
         for token in output {
             matcher.consume(token).map_err(|error| grammar_status(&error))?;
         }

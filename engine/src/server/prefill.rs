@@ -42,10 +42,7 @@ impl From<Status> for Stop {
     }
 }
 
-pub(super) async fn start(
-    instance: Arc<Instance>,
-    request: Prefill,
-) -> Result<Events<PrefillEvent>, Status> {
+pub(super) async fn start(instance: Arc<Instance>, request: Prefill) -> Result<Events<PrefillEvent>, Status> {
     let grammar = grammars::compile(&instance, &request.prompt).await?;
     let (mut replies, stream) = Replies::new(HEARTBEAT, || message(Sign::Heartbeat(Heartbeat {})));
     tokio::spawn(async move {

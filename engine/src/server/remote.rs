@@ -41,7 +41,9 @@ enum Fault {
     Cut,
     #[error("{0}")]
     Transfer(&'static str),
-    #[error("it reported {frames} frames and {bytes} bytes; {expected_frames} and {expected_bytes} were asked for")]
+    #[error(
+        "it reported {frames} frames and {bytes} bytes; {expected_frames} and {expected_bytes} were asked for"
+    )]
     Lied { frames: usize, bytes: u64, expected_frames: usize, expected_bytes: u64 },
     #[error("it answered without a usable first token")]
     FirstToken,
@@ -114,9 +116,6 @@ pub(super) async fn prefill(
         let (request, peer) = (&prompt.request_id, &target.instance);
         let after = begun.elapsed();
         tracing::warn!(request, peer, attempt = tried, ?after, class = ?fault.class(), %fault, "prefill failed");
-        if !instance.table.writers_gone(&reserved.slots).await {
-            tracing::warn!(request, "a receiving thread still holds a page of the failed transfer");
-        }
         if (tried as usize) < targets.len() {
             instance.handle.fill_failed(id);
             reserved = next_reserved(prompt, events).await?;
@@ -183,10 +182,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     /// The transfer is closed when this returns.
-    async fn run(
-        &self,
-        events: &mut EventReceiver,
-    ) -> Result<(Result<Receipt, Fault>, Landed), Event> {
+    async fn run(&self, events: &mut EventReceiver) -> Result<(Result<Receipt, Fault>, Landed), Event> {
         let mut incoming = match self.instance.table.open(self.reserved.clone()) {
             Ok(incoming) => incoming,
             Err(error) => return Ok((Err(error.into()), Landed::default())),

@@ -38,7 +38,7 @@ pub(super) fn submit(
     (instance.running.enter(&prompt.request_id, &instance.handle, id), receiver)
 }
 
-/// Choice 0 keeps the request's seed; the others are spread by a bijection (the finaliser of SplitMix64).
+/// Choice 0 keeps the request's seed; the others are spread by a bijection (the finaliser of `SplitMix64`).
 fn choice_seed(seed: u64, choice: u32) -> u64 {
     if choice == 0 {
         return seed;

@@ -4,9 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use shoal_wire::frame::{
-    GREETING_BYTES, Greeting, PROOF_BYTES, Side, proof, proof_matches,
-};
+use shoal_wire::frame::{GREETING_BYTES, Greeting, PROOF_BYTES, Side, proof, proof_matches};
 
 use super::socket::{fill_all, write_both};
 

@@ -17,7 +17,7 @@ use super::table::{Claim, RefusedFrame, TransferTable};
 /// One frame takes at most this long from its first byte to its last.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
 /// A socket without frames is closed after this long; senders close theirs earlier.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pause after a failed accept, when the process has run out of descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,9 +120,7 @@ fn serve_in_thread(stream: tokio::net::TcpStream, place: Place) -> io::Result<()
 fn serve(mut stream: TcpStream, handshaking: Place) {
     let peer = stream.peer_addr().map_or_else(|_| "unknown".to_owned(), |peer| peer.to_string());
     let shared = Arc::clone(&handshaking.shared);
-    if let Err(error) =
-        prepare(&stream).and_then(|()| handshake::as_server(&mut stream, &shared.key))
-    {
+    if let Err(error) = prepare(&stream).and_then(|()| handshake::as_server(&mut stream, &shared.key)) {
         tracing::warn!(peer, %error, "data socket refused");
         return;
     }

@@ -165,7 +165,10 @@ pub struct Outgoing {
 
 impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outgoing").field("to", &self.address).field("queued", &self.queued).finish_non_exhaustive()
+        f.debug_struct("Outgoing")
+            .field("to", &self.address)
+            .field("queued", &self.queued)
+            .finish_non_exhaustive()
     }
 }
 

@@ -27,11 +27,7 @@ pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Reads until the buffer is full or `go_on` says no; returns the bytes read. The end of the stream inside
 /// the buffer is an error.
-pub(super) fn fill(
-    stream: &mut TcpStream,
-    buffer: &mut [u8],
-    go_on: impl Fn() -> bool,
-) -> io::Result<usize> {
+pub(super) fn fill(stream: &mut TcpStream, buffer: &mut [u8], go_on: impl Fn() -> bool) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() && go_on() {
         match stream.read(&mut buffer[filled..]) {

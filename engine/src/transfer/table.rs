@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use shoal_model::{KvGeometry, PageArena, PageWrite};
@@ -15,7 +14,6 @@ use shoal_wire::frame::PageHeader;
 use tokio::sync::watch;
 
 use super::Rate;
-use super::socket::TICK;
 use crate::kv::Generations;
 use crate::request::Slot;
 
@@ -225,17 +223,6 @@ impl TransferTable {
     fn landed_pages(&self, transfer: u64) -> usize {
         let transfers = self.transfers.lock();
         transfers.open.get(&transfer).map_or(0, |entry| entry.landed.iter().take_while(|l| **l).count())
-    }
-
-    /// Waits until no writer of a closed transfer holds one of these slots, at most a few ticks.
-    pub async fn writers_gone(&self, slots: &[Slot]) -> bool {
-        for _ in 0..20 {
-            if !slots.iter().any(|slot| self.arena.is_held(slot.page)) {
-                return true;
-            }
-            tokio::time::sleep(Duration::from_millis(5).max(TICK / 4)).await;
-        }
-        false
     }
 }
 
