@@ -1,6 +1,7 @@
 //! Small seeded models of every variant the decoder knows, complete with tokenizer and chat template, so
 //! that whole fleets can be tested in milliseconds. The numbers mean nothing, but they are the same
-//! everywhere: `reference/reference.py` makes them again and says what a correct forward pass computes.
+//! everywhere: `reference/reference.py` makes them again from the seed, computes a forward pass in float64,
+//! and its results lie in `reference/logits`. How to regenerate them stands at the top of that script.
 
 mod gguf_file;
 mod presets;
