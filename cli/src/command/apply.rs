@@ -16,7 +16,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Apply {
-    /// Manifest of a ServingCluster; - is standard input
+    /// Manifest of a `ServingCluster`; - is standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

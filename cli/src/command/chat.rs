@@ -196,7 +196,7 @@ fn summary(told: &Told) -> String {
     let first = told.first.unwrap_or(told.whole);
     let number = |value: &Value| value.as_u64().unwrap_or(0);
     let output = number(&told.usage["completion_tokens"]);
-    let decoding = (told.whole - first).as_secs_f64();
+    let decoding = told.whole.saturating_sub(first).as_secs_f64();
     let rate = if output > 1 && decoding > 0.0 { (output - 1) as f64 / decoding } else { 0.0 };
     let mut parts = vec![
         format!("ttft {:.0} ms", first.as_secs_f64() * 1e3),

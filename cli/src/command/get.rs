@@ -52,7 +52,7 @@ impl Get {
                 println!("No cluster is known here; start one with: shoal up -f cluster.yaml");
             }
             Output::Table | Output::Wide => {
-                print!("{}", fleet::clusters(&clusters, self.output == Output::Wide))
+                print!("{}", fleet::clusters(&clusters, self.output == Output::Wide));
             }
             Output::Json => println!("{}", json(&clusters, self.name.is_some())?),
             Output::Yaml => print!("{}", yaml(&clusters)?),

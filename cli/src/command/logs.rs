@@ -52,13 +52,15 @@ impl Logs {
         for log in &mut logs {
             log.show_last(self.tail, several)?;
         }
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             tokio::time::sleep(PERIOD).await;
             for log in &mut logs {
                 log.show_new(several)?;
             }
         }
-        Ok(())
     }
 }
 

@@ -43,8 +43,8 @@ fn text(path: &Path) -> Result<String, Failure> {
 }
 
 fn refused(path: &Path, error: &DocumentError) -> Failure {
-    let text = error.to_string().lines().map(|line| format!("\n  {line}")).collect::<String>();
-    Failure::invalid(format!("{} is refused:{text}", path.display()))
+    let text = error.to_string().replace('\n', "\n  ");
+    Failure::invalid(format!("{} is refused:\n  {text}", path.display()))
 }
 
 /// The manifest with its model path made absolute, if that is what it lacks.
@@ -59,7 +59,7 @@ fn relocated(manifest: &Path, text: &str) -> Option<String> {
         Err(_) if manifest == Path::new("-") => return None,
         Err(_) => std::path::absolute(manifest).ok()?.parent()?.join(&path),
     };
-    cluster.spec.model.source.path = base.to_str()?.to_owned();
+    base.to_str()?.clone_into(&mut cluster.spec.model.source.path);
     // Written out and read again, so that every other rule is still checked.
     strict(text).then(|| shoal_crds::write(&cluster).ok()).flatten()
 }

@@ -75,7 +75,7 @@ impl Arguments {
 /// Where fleets of this machine are kept.
 #[derive(Debug, Clone, Args)]
 struct State {
-    /// Directory that plays the part of the API server [default: ${XDG_STATE_HOME:-~/.local/state}/shoal]
+    /// Directory that plays the part of the API server [default: `${XDG_STATE_HOME:-~/.local/state}/shoal`]
     #[arg(long, value_name = "DIR", env = "SHOAL_STATE_DIR")]
     state_dir: Option<PathBuf>,
 }

@@ -36,7 +36,7 @@ The engine and gateway programs are found beside this one, or named by SHOAL_ENG
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Up {
-    /// Manifest of a ServingCluster; - is standard input
+    /// Manifest of a `ServingCluster`; - is standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]

@@ -52,10 +52,6 @@ impl Client {
         whole(accepted(self.send(Method::GET, url, None).await?).await?).await
     }
 
-    pub(crate) async fn post(&self, url: &str, body: &Value) -> Result<Value, HttpError> {
-        whole(accepted(self.send(Method::POST, url, Some(body)).await?).await?).await
-    }
-
     /// Posts and reads the answer as server-sent events. Dropping them ends the request.
     pub(crate) async fn stream(&self, url: &str, body: &Value) -> Result<Events, HttpError> {
         Ok(Events::new(accepted(self.send(Method::POST, url, Some(body)).await?).await?.into_body()))

@@ -7,7 +7,7 @@ use shoal_plan::{Action, CrashHistory, GatewayTemplate, Role, Template, model_di
 
 use super::{
     host::Host,
-    process::end_now,
+    process::{Identity, end_now},
     record::{Crash, Life, Record, Subject},
 };
 use crate::failure::{Attempt, Failure};
@@ -24,7 +24,7 @@ impl Host {
             }
             Action::ReplaceInstance { name, role, template } => {
                 let old = self.records.get(name).map(|record| record.life.clone()).unwrap_or_default();
-                self.start_engine(name, *role, template, self.after_end_of(&old, now), now)
+                self.start_engine(name, *role, template, after_end_of(&old, now), now)
             }
             Action::DrainInstance { name } => self.set_draining(name, Some(now)),
             Action::UndrainInstance { name } => self.set_draining(name, None),
@@ -38,24 +38,13 @@ impl Host {
             Action::CreateGateway { template } => self.start_gateway(template, CrashHistory::default(), now),
             Action::ReplaceGateway { template } => {
                 let old = self.gateway.as_ref().map(|record| record.life.clone()).unwrap_or_default();
-                self.start_gateway(template, self.after_end_of(&old, now), now)
+                self.start_gateway(template, after_end_of(&old, now), now)
             }
             Action::StopGateway => {
                 let record = self.gateway.take();
                 self.gateway = self.ask_to_end(record, now)?;
                 Ok(())
             }
-        }
-    }
-
-    /// Ends what is left of a process that is to be replaced. One that lives counts as crashed.
-    fn after_end_of(&self, old: &Life, now: Timestamp) -> CrashHistory {
-        match &old.process {
-            Some(identity) if identity.is_alive() => {
-                end_now(identity);
-                old.crashes.after_crash(old.ready.as_ref().map(|ready| ready.since), now)
-            }
-            _ => old.crashes,
         }
     }
 
@@ -134,7 +123,7 @@ impl Host {
     /// Asks a process to end; the record that is left until it has, or none if it had ended before.
     fn ask_to_end(&mut self, record: Option<Record>, now: Timestamp) -> Result<Option<Record>, Failure> {
         let Some(mut record) = record else { return Ok(None) };
-        let Some(identity) = record.life.process.filter(|identity| identity.is_alive()) else {
+        let Some(identity) = record.life.process.filter(Identity::is_alive) else {
             self.probes.forget(&record.name);
             self.dir.forget(&record)?;
             return Ok(None);
@@ -202,4 +191,15 @@ impl Host {
 
 fn flags(pairs: &[(&str, &str)]) -> Vec<String> {
     pairs.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]).collect()
+}
+
+/// Ends what is left of a process that is to be replaced. One that lives counts as crashed.
+fn after_end_of(old: &Life, now: Timestamp) -> CrashHistory {
+    match &old.process {
+        Some(identity) if identity.is_alive() => {
+            end_now(identity);
+            old.crashes.after_crash(old.ready.as_ref().map(|ready| ready.since), now)
+        }
+        _ => old.crashes,
+    }
 }

@@ -9,7 +9,7 @@ use shoal_plan::{Gateway, Instance, Observed, Phase, Role};
 use shoal_wire::rpc;
 
 use super::{
-    children::last_line,
+    children::last_words,
     files,
     host::Host,
     probe::SILENCE,
@@ -64,7 +64,7 @@ impl Host {
                 self.dir.forget(record)?;
                 return Ok(false);
             }
-            self.press(record, since, now);
+            press(record, since, now);
         } else if record.life.crashed.is_none() && !alive {
             self.note_crash(record, now)?;
         } else if record.life.crashed.is_none() && record.life.ready.is_none() {
@@ -73,34 +73,17 @@ impl Host {
         Ok(true)
     }
 
-    /// Ends a process that was asked to and does not.
-    fn press(&self, record: &Record, since: Timestamp, now: Timestamp) {
-        let limit = match record.subject {
-            Subject::Engine { .. } => ENGINE_EXIT,
-            Subject::Gateway { .. } => GATEWAY_EXIT,
-        };
-        if now.duration_since(since) > limit
-            && let Some(identity) = &record.life.process
-        {
-            end_now(identity);
-        }
-    }
-
     fn note_crash(&mut self, record: &mut Record, now: Timestamp) -> Result<(), Failure> {
-        let exit = record.life.process.map_or_else(
-            || {
-                record
-                    .life
-                    .crashed
-                    .as_ref()
-                    .map_or_else(|| "not started".to_owned(), |crash| crash.exit.clone())
-            },
-            |identity| self.children.exit_of(&identity),
-        );
-        let line = last_line(&self.dir.log_path(&record.name));
-        let exit = line
-            .filter(|_| !exit.starts_with("signal"))
-            .map_or_else(|| exit.clone(), |line| format!("{exit}: {line}"));
+        let exit = match record.life.process {
+            Some(identity) => self.children.exit_of(&identity),
+            None => "not started".to_owned(),
+        };
+        let words = last_words(&self.dir.log_path(&record.name));
+        // A signal comes from outside: the log does not tell why.
+        let exit = match words.filter(|_| !exit.starts_with("signal")) {
+            Some(words) => format!("{exit}: {words}"),
+            None => exit,
+        };
         let ready_since = record.life.ready.take().map(|ready| ready.since);
         record.life.crashes = record.life.crashes.after_crash(ready_since, now);
         record.life.crashed = Some(Crash { at: now, exit });
@@ -226,4 +209,17 @@ fn has_role(state: &rpc::EngineState, role: Role) -> bool {
         Role::Decode => rpc::Role::Decode,
     };
     state.role() == wanted
+}
+
+/// Ends a process that was asked to and does not.
+fn press(record: &Record, since: Timestamp, now: Timestamp) {
+    let limit = match record.subject {
+        Subject::Engine { .. } => ENGINE_EXIT,
+        Subject::Gateway { .. } => GATEWAY_EXIT,
+    };
+    if now.duration_since(since) > limit
+        && let Some(identity) = &record.life.process
+    {
+        end_now(identity);
+    }
 }

@@ -254,7 +254,7 @@ impl ClusterDir {
         let random =
             fs::File::open("/dev/urandom").and_then(|mut file| io::Read::read_exact(&mut file, &mut bytes));
         random.attempt(|| "cannot read random bytes".to_owned())?;
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = bytes.map(|byte| format!("{byte:02x}")).concat();
         files::replace(&path, hex.as_bytes()).attempt(|| format!("cannot write {}", path.display()))
     }
 

@@ -1,6 +1,6 @@
 //! A cluster and its instances as tables.
 
-use shoal_crds::{ServingCluster, condition, unix_seconds};
+use shoal_crds::{RoleStatus, ServingCluster, condition, unix_seconds};
 
 use super::{Table, age};
 use crate::{
@@ -8,19 +8,31 @@ use crate::{
     local::{ClusterDir, Lock, Record, Subject, now},
 };
 
-/// A cluster with the status that is true now: when no `shoal up` runs, nothing serves, whatever was
-/// published last.
+/// A cluster with the status that is true now. Without a `shoal up` nobody keeps the published one true:
+/// then either nothing runs, or processes serve on unwatched.
 pub(crate) fn load(dir: &ClusterDir) -> Result<Option<ServingCluster>, Failure> {
     let Some(mut cluster) = dir.spec()? else { return Ok(None) };
     let mut status = dir.status().unwrap_or_default();
     if !Lock::is_held(dir) {
-        status.endpoint = None;
-        status.prefill = shoal_crds::RoleStatus::new(cluster.spec.prefill.replicas, 0);
-        status.decode = shoal_crds::RoleStatus::new(cluster.spec.decode.replicas, 0);
+        let gateway = dir.gateway_record()?.is_some_and(|record| record.life.is_alive());
+        let engines = dir.records()?.iter().any(|record| record.life.is_alive());
+        if !gateway {
+            status.endpoint = None;
+        }
+        let (reason, message) = if gateway || engines {
+            ("Unwatched", "its `shoal up` is gone and its processes run on; `shoal up` takes them over")
+        } else {
+            status.prefill = RoleStatus::new(cluster.spec.prefill.replicas, 0);
+            status.decode = RoleStatus::new(cluster.spec.decode.replicas, 0);
+            ("Stopped", "no `shoal up` runs for this cluster")
+        };
         for found in &mut status.conditions {
-            "False".clone_into(&mut found.status);
-            "Stopped".clone_into(&mut found.reason);
-            "no `shoal up` runs for this cluster".clone_into(&mut found.message);
+            "Unknown".clone_into(&mut found.status);
+            reason.clone_into(&mut found.reason);
+            message.clone_into(&mut found.message);
+        }
+        if reason == "Stopped" {
+            status.conditions.iter_mut().for_each(|found| "False".clone_into(&mut found.status));
         }
     }
     cluster.status = Some(status);

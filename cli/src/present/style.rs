@@ -1,4 +1,4 @@
-//! Colours, on a terminal only and not under NO_COLOR.
+//! Colours, on a terminal only and not under `NO_COLOR`.
 
 use std::io::IsTerminal;
 

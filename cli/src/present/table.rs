@@ -28,9 +28,8 @@ impl std::fmt::Display for Table {
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
-            let line: String =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect();
-            writeln!(f, "{}", line.trim_end())?;
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  "));
+            writeln!(f, "{}", cells.collect::<Vec<_>>().concat().trim_end())?;
         }
         Ok(())
     }

@@ -103,7 +103,9 @@ impl Report {
     }
 
     pub(super) fn table(&self) -> String {
-        let kinds: String = self.errors.iter().map(|(kind, count)| format!(", {count} {kind}")).collect();
+        let kinds: Vec<String> =
+            self.errors.iter().map(|(kind, count)| format!(", {count} {kind}")).collect();
+        let kinds = kinds.concat();
         let mut times = Table::new(&["MILLISECONDS", "MEAN", "P50", "P90", "P99", "MAX"]);
         for (name, histogram) in [
             ("time to first token", &self.first),

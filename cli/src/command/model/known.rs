@@ -34,6 +34,6 @@ pub(super) fn name_of(file: &str) -> &'static str {
 }
 
 pub(super) fn help() -> String {
-    let lines: String = KNOWN.iter().map(|known| format!("\n  {:<10} {}", known.name, known.about)).collect();
+    let lines = KNOWN.map(|known| format!("\n  {:<10} {}", known.name, known.about)).concat();
     format!("Known models:{lines}\n\nNeeds python3 with pip. The file's SHA-256 is checked.")
 }
