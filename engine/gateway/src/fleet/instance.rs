@@ -27,7 +27,10 @@ const CONNECTION_WINDOW: u32 = 256 << 20;
 #[derive(Debug)]
 pub struct Instance {
     pub placement: Placement,
+    /// Of calls of Generate.
     pub breaker: Breaker,
+    /// Of Prefill, as the decode instances that call it report. A process may fail at one and not the other.
+    pub prefill_breaker: Breaker,
     channel: Channel,
     secret: FleetSecret,
     born: Instant,
@@ -70,6 +73,7 @@ impl Instance {
         Ok(Self {
             placement,
             breaker: Breaker::default(),
+            prefill_breaker: Breaker::default(),
             channel: endpoint.connect_lazy(),
             secret,
             born: Instant::now(),
@@ -143,6 +147,7 @@ impl Instance {
         let same = self.live().is_some_and(|live| live.hello.incarnation == hello.incarnation);
         if !same {
             self.breaker.succeeded();
+            self.prefill_breaker.succeeded();
         }
         self.pages.write().clear();
         self.stored(pages);

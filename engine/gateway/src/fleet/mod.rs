@@ -140,6 +140,14 @@ impl Fleet {
         self.count_roles();
     }
 
+    /// Brings gauges of instances up to date; for the moment before they are read.
+    pub fn publish(&self) {
+        self.metrics.breaker.reset();
+        for instance in self.instances().iter() {
+            self.metrics.breaker.with_label_values(&[instance.name()]).set(instance.breaker.gauge());
+        }
+    }
+
     fn count_roles(&self) {
         let mut counts = [("prefill", 0i64), ("decode", 0), ("mixed", 0), ("unknown", 0)];
         for instance in self.instances().iter() {

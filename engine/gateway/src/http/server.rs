@@ -29,8 +29,8 @@ use crate::metrics::Metrics;
 const BUFFER_BYTES: usize = 64 << 10;
 /// What a connection over the cap is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-connection: close\r\ncontent-length: 126\r\n\r\n\
-{\"error\":{\"message\":\"this server has too many open connections\",\"type\":\"server_error\",\"param\":null,\"code\":\"unavailable\"}}      ";
+connection: close\r\ncontent-length: 121\r\n\r\n\
+{\"error\":{\"message\":\"this server has too many open connections\",\"type\":\"server_error\",\"param\":null,\"code\":\"unavailable\"}}";
 /// Time between Ending and closing whatever is left, for the typed errors to go out.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (out of descriptors, mostly).

@@ -66,11 +66,12 @@ impl Breaker {
                 State::Closed { failures: failures + 1 }
             }
             State::Closed { .. } => State::Open { until: now + FIRST_PAUSE, pause: FIRST_PAUSE },
-            State::HalfOpen { pause, .. } => {
+            // A caller that asks `allows` alone is its own probe once the pause is over.
+            State::Open { until, .. } if now < until => return,
+            State::Open { pause, .. } | State::HalfOpen { pause, .. } => {
                 let pause = (pause * 2).min(LONGEST_PAUSE);
                 State::Open { until: now + pause, pause }
             }
-            open @ State::Open { .. } => open,
         };
     }
 
@@ -133,6 +134,16 @@ mod tests {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         assert_eq!(pause, LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn a_failure_after_the_pause_opens_it_again_for_callers_that_only_look() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert!(breaker.allows(now + FIRST_PAUSE));
+        breaker.failed(now + FIRST_PAUSE);
+        assert!(!breaker.allows(now + FIRST_PAUSE * 2));
+        assert!(breaker.allows(now + FIRST_PAUSE * 3));
     }
 
     #[test]

@@ -121,25 +121,28 @@ impl Router {
 
     /// Instances that decode, were heard lately, and whose breaker lets a call through.
     fn decoders(&self, excluded: &[String]) -> Vec<Known> {
-        self.known(|known| known.live.decodes() && !excluded.contains(&known.live.hello.incarnation))
+        let now = Instant::now();
+        self.known(now, |Known { instance, live }| {
+            live.decodes() && instance.breaker.allows(now) && !excluded.contains(&live.hello.incarnation)
+        })
     }
 
     /// Instances that may push pages to `decoder`: another process of the same layout.
     fn prefillers(&self, decoder: &Known) -> Vec<Known> {
         let Live { hello, fingerprint, .. } = &*decoder.live;
-        self.known(|known| {
+        let now = Instant::now();
+        self.known(now, |known| {
             known.live.prefills()
+                && known.instance.prefill_breaker.allows(now)
                 && known.live.hello.incarnation != hello.incarnation
                 && known.live.fingerprint.check(fingerprint).is_ok()
         })
     }
 
-    fn known(&self, wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
-        let now = Instant::now();
+    /// Instances that were heard lately and are `wanted`.
+    fn known(&self, now: Instant, wanted: impl Fn(&Known) -> bool) -> Vec<Known> {
         let instances = self.fleet.instances();
-        let fresh = instances
-            .iter()
-            .filter(|instance| instance.silence(now) < self.policy.stall && instance.breaker.allows(now));
+        let fresh = instances.iter().filter(|instance| instance.silence(now) < self.policy.stall);
         fresh
             .filter_map(|instance| Some(Known { live: instance.live()?, instance: Arc::clone(instance) }))
             .filter(wanted)

@@ -484,8 +484,6 @@ impl Session {
         if why == Why::Failed {
             let now = Instant::now();
             instance.breaker.failed(now);
-            let gauge = instance.breaker.gauge();
-            self.router.metrics.breaker.with_label_values(&[instance.name()]).set(gauge);
             if !self.accepted && !self.router.budget.try_retry(now) {
                 self.router.metrics.retries_refused.inc();
                 return Err(SessionError::BudgetSpent);
@@ -560,11 +558,11 @@ fn credit_prefill(attempt: &Attempt, started: &Started) {
     let mut failures = started.prefill_attempts.saturating_sub(1);
     for instance in &attempt.chosen.prefill {
         if instance.name() == started.prefilled_by {
-            instance.breaker.succeeded();
+            instance.prefill_breaker.succeeded();
             return;
         }
         if failures > 0 {
-            instance.breaker.failed(Instant::now());
+            instance.prefill_breaker.failed(Instant::now());
             failures -= 1;
         }
     }

@@ -168,6 +168,17 @@ async fn a_failing_engine_is_left_alone_by_its_breaker() {
         assert_eq!(world.post("/v1/completions", &completion(&json!({}))).await.status, 200);
     }
     assert!((3..=5).contains(&bad.calls()), "three calls open it; {} were made", bad.calls());
+    let metrics = world.get("/metrics").await;
+    assert!(
+        metrics.text().contains(r#"shoal_gateway_breaker_state{instance="good"} 0"#),
+        "{}",
+        metrics.text()
+    );
+    assert!(
+        !metrics.text().contains(r#"shoal_gateway_breaker_state{instance="bad"} 0"#),
+        "{}",
+        metrics.text()
+    );
     bad.refuse(None);
     let all_served = || bad.calls() > 6;
     let asked = async {
