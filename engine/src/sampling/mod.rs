@@ -12,6 +12,7 @@ mod params;
 mod random;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 pub use history::History;
 pub use params::{SamplingError, SamplingLimits, sampling};
