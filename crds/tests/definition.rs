@@ -1,5 +1,7 @@
 //! The committed `CustomResourceDefinition` is current, documented and evaluable.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use kube::core::cel::compile_schema;
 use serde_json::Value;
 use shoal_crds::{CustomResourceExt, ServingCluster, servingclusters_yaml};

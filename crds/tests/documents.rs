@@ -1,5 +1,7 @@
 //! What users write, and what they are told when it is wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
 use shoal_crds::{Device, DocumentError, read, write};
 
 const SMALLEST: &str = "
