@@ -36,7 +36,7 @@ impl Arguments {
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
-            let mut number = || arguments.next().ok_or(format!("{argument} needs a number"));
+            let mut number = || arguments.next().ok_or_else(|| format!("{argument} needs a number"));
             match argument.as_str() {
                 "--threads" => parsed.threads = number()?.parse()?,
                 "--prompt" => parsed.prompt = number()?.parse::<usize>()?.max(1),

@@ -29,9 +29,9 @@ pub(crate) struct Queries<'a> {
     /// By sequence.
     pub(crate) pages: &'a [Pages],
     /// `[row][all query heads][dim]`, scaled by `1/√dim`.
-    pub(crate) queries: &'a [f32],
-    /// Values of one row of `queries`.
-    pub(crate) query_stride: usize,
+    pub(crate) values: &'a [f32],
+    /// Values of one row of them.
+    pub(crate) stride: usize,
 }
 
 impl Kernel for Attend<'_> {
@@ -73,9 +73,9 @@ impl Queries<'_> {
             let end = row.position + 1;
             let begin = end.saturating_sub(self.window.unwrap_or(end));
             for head in 0..self.heads {
-                let at = (first + r) * self.query_stride + (self.kv_head * self.heads + head) * dim;
+                let at = (first + r) * self.stride + (self.kv_head * self.heads + head) * dim;
                 queries.push(Query {
-                    values: &self.queries[at..at + dim],
+                    values: &self.values[at..at + dim],
                     visible: begin..end,
                     max: f32::NEG_INFINITY,
                     sum: 0.0,
@@ -117,13 +117,17 @@ fn attend<S: Isa>(s: S, task: &Queries<'_>, pages: &Pages, queries: &mut [Query<
     let geometry = task.geometry;
     let begin = queries.iter().map(|q| q.visible.start).min().unwrap_or(0);
     let end = queries.iter().map(|q| q.visible.end).max().unwrap_or(0);
-    for page in begin / geometry.page_tokens..end.div_ceil(geometry.page_tokens) {
-        let bytes = pages.get(page);
+    let run = |page, part| &pages.get(page)[geometry.run(task.kv_head, task.layer, part)];
+    let page_end = end.div_ceil(geometry.page_tokens);
+    for page in begin / geometry.page_tokens..page_end {
+        s.prefetch(run(page, KvPart::Value));
         let first = page * geometry.page_tokens;
         let filled = geometry.page_tokens.min(end - first);
-        let run = |part| &bytes[geometry.run(task.kv_head, task.layer, part)];
-        widen_keys(s, geometry, run(KvPart::Key), filled, &mut scratch.keys);
-        widen_values(s, geometry, run(KvPart::Value), filled, &mut scratch.values);
+        widen_keys(s, geometry, run(page, KvPart::Key), filled, &mut scratch.keys);
+        if page + 1 < page_end {
+            s.prefetch(run(page + 1, KvPart::Key));
+        }
+        widen_values(s, geometry, run(page, KvPart::Value), filled, &mut scratch.values);
         let seen = |q: &Query<'_>| {
             let inside = |position: usize| position.clamp(first, first + geometry.page_tokens) - first;
             inside(q.visible.start)..inside(q.visible.end)
@@ -327,9 +331,9 @@ fn weigh<S: Isa, const Q: usize, const W: usize>(
             }
         }
     }
-    for q in 0..Q {
-        for w in 0..W {
-            s.store(sums[q][w], &mut queries[q].weighted[group + w]);
+    for (query, sums) in queries.iter_mut().zip(sums) {
+        for (lanes, sum) in query.weighted[group..].iter_mut().zip(sums) {
+            s.store(sum, lanes);
         }
     }
 }

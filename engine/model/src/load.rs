@@ -78,7 +78,7 @@ impl LoadError {
         }
     }
 
-    fn option(field: &'static str, found: impl ToString, allowed: impl ToString) -> Self {
+    fn option(field: &'static str, found: &dyn ToString, allowed: &dyn ToString) -> Self {
         Self::Option { field, found: found.to_string(), allowed: allowed.to_string() }
     }
 }
@@ -110,21 +110,21 @@ pub fn load(checkpoint: &Checkpoint, options: &LoadOptions<'_>) -> Result<Box<dy
 
 fn check(config: &ModelConfig, options: &LoadOptions<'_>) -> Result<(), LoadError> {
     if !(1..=MAX_THREADS).contains(&options.threads) {
-        return Err(LoadError::option("threads", options.threads, format_args!("1 to {MAX_THREADS}")));
+        return Err(LoadError::option("threads", &options.threads, &format_args!("1 to {MAX_THREADS}")));
     }
     if !(1..=MAX_PAGE_TOKENS).contains(&options.page_tokens) {
         return Err(LoadError::option(
             "page tokens",
-            options.page_tokens,
-            format_args!("1 to {MAX_PAGE_TOKENS}"),
+            &options.page_tokens,
+            &format_args!("1 to {MAX_PAGE_TOKENS}"),
         ));
     }
     if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
         let allowed = format!("divisors of the {} heads", config.heads);
-        return Err(LoadError::option("number of kv heads", config.kv_heads, allowed));
+        return Err(LoadError::option("number of kv heads", &config.kv_heads, &allowed));
     }
     if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
-        return Err(LoadError::option("head dimension", config.head_dim, "even numbers above 0"));
+        return Err(LoadError::option("head dimension", &config.head_dim, &"even numbers above 0"));
     }
     Ok(())
 }
@@ -137,7 +137,7 @@ fn pages(kv: KvMemory, geometry: &KvGeometry) -> Result<usize, LoadError> {
     };
     let allowed = || format!("1 page ({page_bytes} bytes) to {} pages", u32::MAX);
     if pages == 0 || pages > u64::from(u32::MAX) {
-        return Err(LoadError::option("kv memory", format_args!("{kv:?}"), allowed()));
+        return Err(LoadError::option("kv memory", &format_args!("{kv:?}"), &allowed()));
     }
     Ok(pages as usize)
 }

@@ -68,10 +68,8 @@ impl<'a, M, C: FnMut(&TensorView<'_>) -> Result<M, LoadError>> Loader<'a, C> {
         let embedding = self.matrix("model.embed_tokens.weight", vocabulary, hidden)?;
         let layers = (0..config.layers).map(|layer| self.layer(layer)).collect::<Result<_, _>>()?;
         let norm = self.vector("model.norm.weight", hidden)?;
-        let head = match config.tied_head {
-            true => None,
-            false => Some(self.matrix("lm_head.weight", vocabulary, hidden)?),
-        };
+        let head =
+            (!config.tied_head).then(|| self.matrix("lm_head.weight", vocabulary, hidden)).transpose()?;
         Ok(Weights { embedding, layers, norm, head })
     }
 

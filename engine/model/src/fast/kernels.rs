@@ -24,14 +24,14 @@ impl Kernel for Normalize<'_> {
 }
 
 /// `silu(gate) × up` of one row.
-pub(super) struct Gate<'a> {
+pub(super) struct Activate<'a> {
     pub(super) gate: &'a Output,
     pub(super) up: &'a Output,
     pub(super) row: usize,
     pub(super) out: &'a mut [f32],
 }
 
-impl Kernel for Gate<'_> {
+impl Kernel for Activate<'_> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
         let one = s.splat(1.0);

@@ -6,7 +6,7 @@ use crate::step::{Pages, Row, Step};
 use crate::weights::{Layer, Projection};
 use crate::{KvGeometry, KvPart};
 
-use super::kernels::{Gate, Narrow, Normalize};
+use super::kernels::{Activate, Narrow, Normalize};
 use super::{FastBackend, PANEL, add_to, norm_into};
 
 /// Intermediate values of a panel.
@@ -74,7 +74,9 @@ impl FastBackend {
                     if turn {
                         rope.rotate(head, rotation(row));
                     }
-                    head.iter_mut().for_each(|v| *v = eleven_bits(*v * scale));
+                    for value in head {
+                        *value = eleven_bits(*value * scale);
+                    }
                 }
             });
         };
@@ -104,7 +106,7 @@ impl FastBackend {
         let Self { config, geometry, team, scratch, .. } = self;
         let heads = config.heads / config.kv_heads;
         let width = heads * config.head_dim;
-        let query_stride = config.heads * config.head_dim;
+        let stride = config.heads * config.head_dim;
         // A tile shares widened pages, so one thread takes all rows at once.
         let tile = team.share(rows.len());
         let tiles = rows.len().div_ceil(tile);
@@ -113,12 +115,12 @@ impl FastBackend {
         team.chunks(attended, tile * width, |task, out| {
             let (kv_head, first) = (task / tiles, task % tiles * tile);
             let rows = &rows[first..rows.len().min(first + tile)];
-            let queries = &queries[first * query_stride..];
+            let values = &queries[first * stride..];
             let window = config.sliding_window;
-            let of = Queries { geometry, layer, kv_head, heads, window, rows, pages, queries, query_stride };
+            let of = Queries { geometry, layer, kv_head, heads, window, rows, pages, values, stride };
             team.cpu().run(Attend { of, out });
         });
-        input.resize(rows.len(), query_stride);
+        input.resize(rows.len(), stride);
         input.fill(team, |row, values| {
             for (kv_head, values) in values.chunks_exact_mut(width).enumerate() {
                 values.copy_from_slice(&attended[(kv_head * tiles * tile + row) * width..][..width]);
@@ -138,7 +140,7 @@ fn feed_forward(
     layer.up.multiply(input, other, team);
     input.resize(input.rows, layer.gate.outputs());
     let (gate, up) = (&*output, &*other);
-    input.fill(team, |row, out| team.cpu().run(Gate { gate, up, row, out }));
+    input.fill(team, |row, out| team.cpu().run(Activate { gate, up, row, out }));
     layer.down.multiply(input, output, team);
 }
 

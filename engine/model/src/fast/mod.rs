@@ -2,6 +2,8 @@
 
 mod kernels;
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

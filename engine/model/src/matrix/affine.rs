@@ -204,7 +204,7 @@ impl<F: Factor> Scaling for Centred<F> {
 
     #[inline(always)]
     fn add<S: Isa, Q: Quads>(s: S, sum: S::F, quads: &[S::Q; 8], scales: S::F, input: &InputBlock) -> S::F {
-        let dot = s.from_i32(dot(s, Q::centre(input), quads, &input.quads));
+        let dot = s.i32_to_f32(dot(s, Q::centre(input), quads, &input.quads));
         s.fma(dot, s.mul(scales, s.splat(input.scale)), sum)
     }
 }
@@ -235,7 +235,7 @@ impl<F: Factor> Scaling for Shifted<F> {
         (scales, mins): (S::F, S::F),
         input: &InputBlock,
     ) -> S::F {
-        let dot = s.from_i32(dot(s, 0, quads, &input.quads));
+        let dot = s.i32_to_f32(dot(s, 0, quads, &input.quads));
         let sum = s.fma(dot, s.mul(scales, s.splat(input.scale)), sum);
         s.fma(mins, s.splat(input.sum), sum)
     }
@@ -268,8 +268,8 @@ impl Scaling for Halves {
         scales: [S::F; 2],
         input: &InputBlock,
     ) -> S::F {
-        let first = s.from_i32(dot(s, input.minus_128[0], &quads[..4], &input.quads[..4]));
-        let second = s.from_i32(dot(s, input.minus_128[1], &quads[4..], &input.quads[4..]));
+        let first = s.i32_to_f32(dot(s, input.minus_128[0], &quads[..4], &input.quads[..4]));
+        let second = s.i32_to_f32(dot(s, input.minus_128[1], &quads[4..], &input.quads[4..]));
         let sum = s.fma(first, s.mul(scales[0], s.splat(input.scale)), sum);
         s.fma(second, s.mul(scales[1], s.splat(input.scale)), sum)
     }
@@ -299,7 +299,12 @@ impl<Q: Quads, C: Scaling> Packed<Q, C> {
 
     /// Adds this block's part to the sums of `R` rows.
     #[inline(always)]
-    pub(crate) fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&InputBlock; R]) {
+    pub(crate) fn accumulate<S: Isa, const R: usize>(
+        &self,
+        s: S,
+        sums: &mut [S::F; R],
+        inputs: [&InputBlock; R],
+    ) {
         let quads = self.quads.load(s);
         let loaded = self.scaling.load(s);
         for (sum, input) in sums.iter_mut().zip(inputs) {

@@ -7,6 +7,8 @@ mod affine;
 mod float;
 mod ggml;
 mod input;
+#[cfg(test)]
+mod tests;
 
 use shoal_checkpoint::DType;
 
@@ -190,7 +192,7 @@ impl<Q: Quads, C: Scaling> Column for Packed<Q, C> {
 
     #[inline(always)]
     fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&InputBlock; R]) {
-        Packed::add(self, s, sums, inputs);
+        self.accumulate(s, sums, inputs);
     }
 }
 

@@ -1,7 +1,15 @@
 //! AVX2 with FMA and F16C: two registers hold the sixteen lanes.
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256, __m256i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_loadu_si128,
+    _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph,
+    _mm256_cvttps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
+};
 
 use super::{Isa, Kernel, LANES, Lanes, Quad};
 
@@ -157,7 +165,7 @@ impl Isa for Avx2 {
     }
 
     #[inline(always)]
-    fn from_i32(self, value: Self::I) -> Self::F {
+    fn i32_to_f32(self, value: Self::I) -> Self::F {
         halves!(_mm256_cvtepi32_ps(value))
     }
 
@@ -197,6 +205,13 @@ impl Isa for Avx2 {
                 _mm256_add_epi32(sum[half], products)
             })
         })
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        for line in bytes.chunks(64) {
+            with_features!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+        }
     }
 
     #[inline(always)]

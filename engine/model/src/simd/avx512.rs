@@ -1,7 +1,16 @@
 //! AVX-512 with VNNI: one register holds the sixteen lanes, `vpdpbusd` is `dot4`.
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _MM_HINT_T1, _mm_prefetch,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32,
+    _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_cvtps_ph, _mm512_cvttps_epi32, _mm512_div_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_roundscale_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_shuffle_f32x4,
+    _mm512_shuffle_ps, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_sub_ps,
+    _mm512_unpackhi_ps, _mm512_unpacklo_ps,
+};
 
 use super::{Isa, Kernel, LANES, Lanes, Quad};
 
@@ -142,7 +151,7 @@ impl Isa for Avx512 {
     }
 
     #[inline(always)]
-    fn from_i32(self, value: __m512i) -> __m512 {
+    fn i32_to_f32(self, value: __m512i) -> __m512 {
         with_features!(_mm512_cvtepi32_ps(value))
     }
 
@@ -167,6 +176,13 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn dot4(self, sum: __m512i, weights: __m512i, quad: i32) -> __m512i {
         with_features!(_mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(quad)))
+    }
+
+    #[inline(always)]
+    fn prefetch(self, bytes: &[u8]) {
+        for line in bytes.chunks(64) {
+            with_features!(_mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()));
+        }
     }
 
     #[inline(always)]

@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod math;
 mod portable;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use math::{exp, sum, sum_of_squares};
 
@@ -49,13 +51,17 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
     fn narrow_i8(self, value: Self::F) -> [i8; LANES];
 
     fn splat_i32(self, value: i32) -> Self::I;
-    fn from_i32(self, value: Self::I) -> Self::F;
+    fn i32_to_f32(self, value: Self::I) -> Self::F;
     fn bytes(self, from: &Quad) -> Self::Q;
     fn low_nibbles(self, from: &Quad) -> Self::Q;
     fn high_nibbles(self, from: &Quad) -> Self::Q;
     /// Adds to lane `l` the exact dot product of its four bytes with the four signed bytes of `quad`,
     /// little endian.
     fn dot4(self, sum: Self::I, weights: Self::Q, quad: i32) -> Self::I;
+    /// Asks for memory that will be read soon; changes nothing else.
+    #[inline(always)]
+    fn prefetch(self, _: &[u8]) {}
+
     /// Exchanges rows and lanes.
     fn transpose(self, rows: &mut [Self::F; LANES]);
 }
@@ -92,6 +98,7 @@ impl Cpu {
         Self::available().first().copied().unwrap_or(Self::Portable)
     }
 
+    #[cfg(test)]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",

@@ -98,7 +98,7 @@ impl Isa for Portable {
     }
 
     #[inline(always)]
-    fn from_i32(self, value: [i32; LANES]) -> Lanes {
+    fn i32_to_f32(self, value: [i32; LANES]) -> Lanes {
         map(|l| value[l] as f32)
     }
 
