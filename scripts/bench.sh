@@ -10,9 +10,5 @@ need_python
 SHOAL_TEST_MODEL=$(scripts/model.sh)
 export SHOAL_TEST_MODEL
 llama=$(scripts/llama.sh)
-stage "build" cargo build --release --locked --bins --package shoal --package shoal-engine --package shoal-gateway
-cargo build --release --locked --package shoal-model --example throughput
-cargo build --release --locked --package shoal-engine --example transfer_throughput
-cargo build --release --locked --package shoal-gateway --example detokenize_throughput
-cargo build --release --locked --package shoal-e2e --example gateway_latency
+stage "build" build_programs throughput transfer_throughput detokenize_throughput gateway_latency
 stage "bench" python3 bench/run.py "$SHOAL_TEST_MODEL" "$target/release" "$llama" "$target/bench.json"

@@ -48,7 +48,7 @@ stop() {
 }
 trap stop EXIT
 
-cargo build --release --locked --bins --package shoal --package shoal-engine --package shoal-gateway
+build_programs answer
 fleet_start "$model"
 
 # gateway VARIABLE INSTANCES [OPTION...]: one more gateway, its URL in VARIABLE.
@@ -59,14 +59,14 @@ gateway() {
     "$target/release/shoal-gateway" --listen "127.0.0.1:$port" --model "$model" --model-name smollm2 \
         --secret-file "$fleet_folder/secret" --instances "$instances" "$@" >"$fleet_state/$variable.log" 2>&1 &
     gateways+=("$!")
-    wait_for "http://127.0.0.1:$port/health" 60 "$!" || fail "a gateway did not start: $(cat "$fleet_state/$variable.log")"
+    wait_for "http://127.0.0.1:$port/health" 60 "" "$!" || fail "a gateway did not start: $(cat "$fleet_state/$variable.log")"
     export "$variable=http://127.0.0.1:$port"
 }
 export SHOAL_URL=$fleet_url
 echo '{"instances": []}' >"$fleet_state/none.json"
 gateway SHOAL_NARROW_URL "$fleet_folder/instances.json" --max-streams 1
 gateway SHOAL_EMPTY_URL "$fleet_state/none.json"
-wait_for "$SHOAL_NARROW_URL/ready" 60 "${gateways[0]}" || fail "the narrow gateway finds no engines"
+wait_for "$SHOAL_NARROW_URL/ready" 60 "" "${gateways[0]}" || fail "the narrow gateway finds no engines"
 
 PYTHONDONTWRITEBYTECODE=1 "$tools/bin/python" -m pytest -q -p no:cacheprovider conformance/python
 # The test files share one gateway that admits one request at a time.

@@ -8,13 +8,18 @@ cd "$root"
 need_rust
 need_python
 
-stage "build" cargo build --release --locked --bins --package shoal --package shoal-engine --package shoal-gateway
-cargo build --release --locked --package shoal-e2e --example answer
+stage "build" build_programs answer
 model=$(scripts/model.sh)
 
 trap fleet_stop EXIT
 stage "start" fleet_start "$model"
-SHOAL_STATE_DIR=$fleet_state "$target/release/shoal" get
+# The status says so once the next look at the fleet is over.
+export SHOAL_STATE_DIR=$fleet_state
+for _ in {1..100}; do
+    "$target/release/shoal" get chat | grep -q Serving && break
+    sleep 0.1
+done
+"$target/release/shoal" get
 stage "answer" "$target/release/examples/answer" "$fleet_url" "$fleet_folder"
 
 if [[ -n ${KEEP:-} ]]; then

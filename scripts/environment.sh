@@ -85,3 +85,11 @@ venv() (
     fi
     printf '%s\n' "$dir"
 )
+
+# Builds the programs, and the examples named. Always of the whole workspace: a part of it would enable fewer
+# features of some dependencies, and compile those a second time.
+build_programs() {
+    local examples=() name
+    for name in "$@"; do examples+=(--example "$name"); done
+    cargo build --release --locked --workspace --bins "${examples[@]}"
+}

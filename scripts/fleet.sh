@@ -19,7 +19,8 @@ for port in (int(sys.argv[1]), 0):
 PYTHON
 }
 
-# Sets fleet_state, fleet_folder, fleet_url and fleet_pid; returns once the gateway says that it can serve.
+# Sets fleet_state, fleet_folder, fleet_url and fleet_pid; returns once the gateway serves and knows an instance
+# of each role.
 # The manifest is examples/cluster.yaml with the model's path and a free port in place.
 fleet_start() {
     local model=$1 port
@@ -32,23 +33,28 @@ fleet_start() {
     SHOAL_STATE_DIR=$fleet_state "$target/release/shoal" up -f "$fleet_state/cluster.yaml" \
         >"$fleet_state/up.log" 2>&1 &
     fleet_pid=$!
-    wait_for "$fleet_url/ready" 120 || {
+    { wait_for "$fleet_url/ready" 120 &&
+        wait_for "$fleet_url/metrics" 30 'instances{role="decode"} [1-9]' &&
+        wait_for "$fleet_url/metrics" 30 'instances{role="prefill"} [1-9]'; } || {
         cat "$fleet_state/up.log" "$fleet_folder"/logs/*.log >&2
         fail "the fleet did not become ready"
     }
 }
 
-# Waits until $1 answers 200, for at most $2 seconds, while process $3 (or the fleet's) lives.
+# Waits until $1 answers 200 with a body that matches $3 (anything), for at most $2 seconds, while process $4
+# (the fleet) lives.
 wait_for() {
-    python3 - "$1" "$2" "${3:-$fleet_pid}" <<'PYTHON'
-import os, sys, time, urllib.request
-url, seconds, pid = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    python3 - "$1" "$2" "${3:-}" "${4:-$fleet_pid}" <<'PYTHON'
+import os, re, sys, time, urllib.request
+url, seconds, pattern, pid = sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 end = time.monotonic() + seconds
 while time.monotonic() < end:
     try:
         os.kill(pid, 0)
-        with urllib.request.urlopen(url, timeout=2):
-            sys.exit(0)
+        with urllib.request.urlopen(url, timeout=2) as reply:
+            if re.search(pattern, reply.read().decode()):
+                sys.exit(0)
+        time.sleep(0.02)
     except ProcessLookupError:
         break
     except OSError:

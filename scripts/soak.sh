@@ -9,6 +9,5 @@ need_python
 
 SHOAL_TEST_MODEL=$(scripts/model.sh)
 export SHOAL_TEST_MODEL
-stage "build" cargo build --release --locked --bins --package shoal-engine --package shoal-gateway
-cargo build --release --locked --package shoal-e2e --example soak
+stage "build" build_programs soak
 stage "soak" "$target/release/examples/soak"
