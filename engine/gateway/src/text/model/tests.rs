@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use shoal_wire::rpc::grammar::Kind;
 
 use super::*;
-use crate::text::Delta;
+use crate::text::{ChatInput, Delta, ToolChoice};
 
 const IM_START: u32 = 1;
 const IM_END: u32 = 2;
