@@ -3,7 +3,7 @@
 use shoal_checkpoint::Checkpoint;
 use shoal_model::{Backend, Compute, KvGeometry, KvMemory, LoadOptions, LogitRows, SequenceRows, load};
 
-/// A prompt and its greedy continuation by llama.cpp on SmolLM2-135M-Instruct, Q4_1.
+/// A prompt and its greedy continuation by llama.cpp on SmolLM2-135M-Instruct, `Q4_1`.
 struct Golden {
     prompt: &'static [u32],
     continuation: [u32; 16],
@@ -91,7 +91,7 @@ fn the_reference_backend_finds_the_golden_text_best_or_nearly_so() {
             let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let chosen = logits[tokens[end] as usize];
             assert!(best - chosen <= NEAR, "token {end}: {chosen} against {best}");
-            best_of_all += usize::from(best == chosen);
+            best_of_all += usize::from(best <= chosen);
         }
         assert!(best_of_all >= 15, "{best_of_all} of 16 are the best");
     }

@@ -1,5 +1,5 @@
 //! The decoder as the scheduler sees it.
-#![allow(clippy::expect_used, reason = "functions of a test beside its #[test] are tests too")]
+#![allow(clippy::expect_used)] // how a test fails
 
 mod drive;
 mod formats;
