@@ -99,7 +99,8 @@ impl Identity {
             head_dim: geometry.head_dim as u32,
             page_tokens: geometry.page_tokens as u32,
             kv_dtype: geometry.dtype.name().to_owned(),
-            numerics: numerics.to_owned(),
+            // Releases may change the last bits of a kernel; their pages then must not mix.
+            numerics: format!("{numerics}-{}", env!("CARGO_PKG_VERSION")),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_model::{Backend, BackendError, LogitRows, SequenceRows};
+use shoal_wire::limits::GRAMMAR_STACK_BYTES;
 use tokio::sync::{broadcast, watch};
 
 use super::control::Next;
@@ -63,7 +64,8 @@ pub fn spawn(
         state,
         inbox,
     };
-    let thread = std::thread::Builder::new().name("scheduler".into());
+    // Token masks of grammars are computed on this thread.
+    let thread = std::thread::Builder::new().name("scheduler".into()).stack_size(GRAMMAR_STACK_BYTES);
     Ok((handle, thread.spawn(move || scheduler.run(&commands))?))
 }
 

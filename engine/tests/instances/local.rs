@@ -78,6 +78,21 @@ async fn a_grammar_holds_also_for_a_replay_and_a_bad_one_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grammar_of_a_thousand_chained_rules_does_not_exhaust_the_stack() {
+    let engine = Engine::start("m", Role::Mixed).await;
+    let chain: String = (0..1000).map(|rule| format!("r{rule}: \"a\" r{}\n", rule + 1)).collect();
+    let source = format!("start: r0\n{chain}r1000: \"b\"\n");
+    let sampling =
+        Sampling { grammar: Some(Grammar { kind: grammar::Kind::Lark.into(), source }), ..seeded(4) };
+    // Whether it compiles is the compiler's matter; the engine lives on either way.
+    let _ = run(&engine, request("deep", prompt(5, 20), sampling, &[])).await;
+    let after = run(&engine, request("after", prompt(5, 20), greedy(2), &[])).await.expect("it runs");
+    assert_eq!(after.tokens.len(), 2);
+    engine.quiet().await;
+    engine.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_times_more_requests_than_fit_are_refused_or_served_but_never_lost() {
     let shape = Shape { max_batch: 2, max_waiting: 4, ..Shape::of(Role::Mixed) };
     let engine = Engine::shaped("m", shape).await;
