@@ -68,8 +68,11 @@ fn a_killed_host_leaves_a_fleet_that_serves_and_the_next_one_takes_it_over() {
     assert_eq!(fleet.condition("Ready").0, "Unknown", "nobody watches it");
     assert!(fleet.chat().status.success(), "it serves on");
 
+    let before = fleet.published();
     fleet.start(1, 1);
-    fleet.wait_until("it is watched again", |fleet| fleet.is_complete("1/1", "1/1"));
+    fleet.wait_until("it is watched again", |fleet| fleet.said().matches("Endpoint: ").count() == 2);
+    assert_eq!(fleet.published(), before, "a new host alone changes nothing");
+    assert!(fleet.is_complete("1/1", "1/1"));
     assert_eq!(
         ["gateway", "chat-0", "chat-1"].map(|name| fleet.pid(name).unwrap()),
         pids,

@@ -52,9 +52,10 @@ impl Up {
         let _lock = Lock::take(&dir)?;
         let programs = Programs::find()?;
         check_model(&cluster)?;
-        let (host, notes) = Host::take_over(dir.clone(), programs)?;
+        let (mut host, notes) = Host::take_over(dir.clone(), programs)?;
         host.check_port(u16::try_from(cluster.spec.gateway.port).unwrap_or(0))?;
         dir.store(cluster)?;
+        host.meet().await;
         let mut live = Live::new();
         for note in notes {
             live.say(&note);

@@ -1,6 +1,10 @@
 //! The loop's state and one turn of it.
 
-use std::{collections::BTreeMap, net::TcpListener};
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -17,6 +21,9 @@ use super::{
     state_dir::ClusterDir,
 };
 use crate::failure::{Attempt, Failure};
+
+/// How long a new host listens to what it took over before it acts.
+const ACQUAINTANCE: Duration = Duration::from_secs(2);
 
 /// Everything one `shoal up` knows. All of it can be built again from the directory.
 #[derive(Debug)]
@@ -50,6 +57,10 @@ impl Host {
         records.extend(dir.gateway_record()?);
         end_unknown(&dir, &records, &mut notes);
         records.retain(|record| keep(&dir, record, known_secret, &mut notes));
+        if !records.iter().any(|record| record.life.is_alive()) {
+            // Nothing of what was published last is true any more.
+            dir.clear_status()?;
+        }
         dir.ensure_secret()?;
         let secret = FleetSecret::read(&dir.secret_path()).attempt(|| "the fleet's secret".to_owned())?;
         let probes = Probes::new(secret, dir.next_epoch()?);
@@ -66,6 +77,30 @@ impl Host {
             shared_threads: 1,
         };
         Ok((host, notes))
+    }
+
+    /// Hears from every process that was taken over before anything is decided about it, so that a new host
+    /// alone changes nothing, not even the status. One that stays silent is left to the turns.
+    pub(crate) async fn meet(&mut self) {
+        let begun = Instant::now();
+        while begun.elapsed() < ACQUAINTANCE && !self.all_answered() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn all_answered(&mut self) -> bool {
+        let engines = self.records.values().filter_map(|record| Some((record, record.life.ready.as_ref()?)));
+        let mut silent = 0;
+        for (record, ready) in engines {
+            silent += usize::from(
+                self.probes.engine(&record.name, ready).is_none_or(|probe| probe.latest().is_none()),
+            );
+        }
+        let gateway = self.gateway.as_ref().and_then(|record| record.life.ready.as_ref());
+        if let Some(ready) = gateway {
+            silent += usize::from(self.probes.gateway(ready).is_none_or(|probe| probe.latest().is_none()));
+        }
+        silent == 0
     }
 
     /// Refuses a port that somebody else listens on.

@@ -179,6 +179,10 @@ impl ClusterDir {
             .attempt(|| "cannot write the status".to_owned())
     }
 
+    pub(super) fn clear_status(&self) -> Result<(), Failure> {
+        files::remove(&self.path.join("status.yaml")).attempt(|| "cannot remove the status".to_owned())
+    }
+
     /// Every engine's record, by name. An unreadable one is an error: it may stand for a living process.
     pub(crate) fn records(&self) -> Result<Vec<Record>, Failure> {
         let folder = self.path.join("instances");

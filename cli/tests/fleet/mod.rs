@@ -125,6 +125,11 @@ impl Fleet {
         cluster["status"].clone()
     }
 
+    /// The status as it was last written.
+    pub fn published(&self) -> String {
+        fs::read_to_string(self.dir().join("status.yaml")).unwrap()
+    }
+
     pub fn condition(&self, kind: &str) -> (String, String) {
         let status = self.status();
         let found = status["conditions"]
