@@ -47,10 +47,12 @@ async fn main() -> Result<()> {
     while let Ok(Moment { key, what, at }) = told.try_recv() {
         passed.entry(key).or_default()[usize::from(what == Passed::FirstToken)] = Some(at);
     }
-    let (mut added, mut direct) = (Vec::new(), Vec::new());
+    let (mut added, mut way_in, mut way_out, mut direct) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (key, (began, first)) in &sent {
         let [Some(request), Some(token)] = passed[key] else { anyhow::bail!("request {key} did not pass") };
         added.push((request - *began) + (*first - token));
+        way_in.push(request - *began);
+        way_out.push(*first - token);
         direct.push(token - request);
     }
     ensure!(added.len() == REQUESTS as usize, "{} of {REQUESTS} requests", added.len());
@@ -59,6 +61,10 @@ async fn main() -> Result<()> {
         "requests": REQUESTS,
         "p50_ms": percentile(&mut added, 0.50),
         "p99_ms": percentile(&mut added, 0.99),
+        "way_in_p50_ms": percentile(&mut way_in, 0.50),
+        "way_in_p99_ms": percentile(&mut way_in, 0.99),
+        "way_out_p50_ms": percentile(&mut way_out, 0.50),
+        "way_out_p99_ms": percentile(&mut way_out, 0.99),
         "direct_p50_ms": percentile(&mut direct, 0.50),
     });
     println!("{line}");

@@ -318,10 +318,13 @@ fn weigh<S: Isa, const Q: usize, const W: usize>(
 ) {
     let count = weights[0].len();
     let weights: [&[f32]; Q] = weights.map(|w| &w[..count]);
-    let mut sums: [[S::F; W]; Q] = std::array::from_fn(|q| {
-        let correction = s.splat(corrections[q]);
-        std::array::from_fn(|w| s.mul(s.load(&queries[q].weighted[group + w]), correction))
-    });
+    // Loops, not closures: an instruction in a closure may be left as a call.
+    let mut sums = [[s.splat(0.0); W]; Q];
+    for ((sums, query), correction) in sums.iter_mut().zip(queries.iter()).zip(corrections) {
+        for (sum, lanes) in sums.iter_mut().zip(&query.weighted[group..]) {
+            *sum = s.mul(s.load(lanes), s.splat(correction));
+        }
+    }
     for (t, values) in values.chunks_exact(dim_groups).take(count).enumerate() {
         let values: [S::F; W] = std::array::from_fn(|w| s.load(&values[group + w]));
         for q in 0..Q {

@@ -93,7 +93,7 @@ impl Fields {
         self.map
     }
 
-    /// 400 for a field: "`name` <complaint>".
+    /// 400 for a field: "`name` COMPLAINT".
     pub fn refuse(&self, name: &str, complaint: impl std::fmt::Display) -> ApiError {
         let param = format!("{}{name}", self.prefix);
         let message = format!("`{param}` {complaint}");
