@@ -98,8 +98,8 @@ fn quantize<S: Isa>(s: S, values: &[f32; BLOCK]) -> InputBlock {
     }
     let inverse = s.splat(127.0 / largest);
     let (halves, _) = values.as_chunks::<LANES>();
-    let narrow = |half: usize| s.narrow_i8(s.mul(s.load(&halves[half]), inverse));
-    let (low, high) = (narrow(0), narrow(1));
+    let low = s.narrow_i8(s.mul(s.load(&halves[0]), inverse));
+    let high = s.narrow_i8(s.mul(s.load(&halves[1]), inverse));
     let total = |bytes: &[i8; LANES]| bytes.iter().map(|b| i32::from(*b)).sum::<i32>();
     let (first, second) = (total(&low), total(&high));
     let quad =

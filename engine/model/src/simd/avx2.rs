@@ -1,4 +1,6 @@
 //! AVX2 with FMA and F16C: two registers hold the sixteen lanes.
+//!
+//! No closures around intrinsics: one that is not inlined leaves every instruction in it a call.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
@@ -113,11 +115,14 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn pow2(self, n: Self::F) -> Self::F {
-        n.map(|n| {
-            with_features!({
-                let exponent = _mm256_add_epi32(_mm256_cvttps_epi32(n), _mm256_set1_epi32(127));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
-            })
+        with_features!({
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_add_epi32(_mm256_cvttps_epi32(n[0]), bias);
+            let high = _mm256_add_epi32(_mm256_cvttps_epi32(n[1]), bias);
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(high)),
+            ]
         })
     }
 
@@ -132,11 +137,13 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn widen_bf16(self, from: &[u16; LANES]) -> Self::F {
-        [0, 8].map(|start| {
-            with_features!({
-                let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(start).cast()));
-                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
-            })
+        with_features!({
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
         })
     }
 
@@ -179,13 +186,23 @@ impl Isa for Avx2 {
 
     #[inline(always)]
     fn low_nibbles(self, from: &Quad) -> Self::Q {
-        self.bytes(from).map(|q| with_features!(_mm256_and_si256(q, _mm256_set1_epi8(15))))
+        let [low, high] = self.bytes(from);
+        with_features!({
+            let mask = _mm256_set1_epi8(15);
+            [_mm256_and_si256(low, mask), _mm256_and_si256(high, mask)]
+        })
     }
 
     #[inline(always)]
     fn high_nibbles(self, from: &Quad) -> Self::Q {
-        self.bytes(from)
-            .map(|q| with_features!(_mm256_and_si256(_mm256_srli_epi16::<4>(q), _mm256_set1_epi8(15))))
+        let [low, high] = self.bytes(from);
+        with_features!({
+            let mask = _mm256_set1_epi8(15);
+            [
+                _mm256_and_si256(_mm256_srli_epi16::<4>(low), mask),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(high), mask),
+            ]
+        })
     }
 
     /// Even and odd bytes are widened to 16 bits first: the byte multiply of AVX2 saturates.
@@ -195,15 +212,15 @@ impl Isa for Avx2 {
             let inputs = _mm256_set1_epi32(quad);
             let even_inputs = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(inputs));
             let odd_inputs = _mm256_srai_epi16::<8>(inputs);
-            [0, 1].map(|half| {
-                let even = _mm256_and_si256(weights[half], _mm256_set1_epi16(255));
-                let odd = _mm256_srli_epi16::<8>(weights[half]);
-                let products = _mm256_add_epi32(
-                    _mm256_madd_epi16(even, even_inputs),
-                    _mm256_madd_epi16(odd, odd_inputs),
-                );
-                _mm256_add_epi32(sum[half], products)
-            })
+            let bytes = _mm256_set1_epi16(255);
+            let even_low = _mm256_madd_epi16(_mm256_and_si256(weights[0], bytes), even_inputs);
+            let odd_low = _mm256_madd_epi16(_mm256_srli_epi16::<8>(weights[0]), odd_inputs);
+            let even_high = _mm256_madd_epi16(_mm256_and_si256(weights[1], bytes), even_inputs);
+            let odd_high = _mm256_madd_epi16(_mm256_srli_epi16::<8>(weights[1]), odd_inputs);
+            [
+                _mm256_add_epi32(sum[0], _mm256_add_epi32(even_low, odd_low)),
+                _mm256_add_epi32(sum[1], _mm256_add_epi32(even_high, odd_high)),
+            ]
         })
     }
 
