@@ -131,6 +131,7 @@ async fn open(
     body: Bytes,
 ) -> Result<(Response<Incoming>, Connection)> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
     let request = Request::builder()

@@ -69,8 +69,13 @@ impl Relay {
         let service = EngineServer::new(Forward { upstream, data_address, secret, moments })
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
-        let serving =
-            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        // Small messages leave at once, as the engine's own server sends them.
+        let incoming = TcpListenerStream::new(listener).map(|stream| {
+            let stream = stream?;
+            stream.set_nodelay(true)?;
+            std::io::Result::Ok(stream)
+        });
+        let serving = Server::builder().add_service(service).serve_with_incoming(incoming);
         // Ends with the test, which drops the relay.
         let serve = tokio::spawn(async move { drop(serving.await) });
         Ok(Self { address, serve })
