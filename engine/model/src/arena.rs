@@ -38,8 +38,8 @@ impl PageArena {
             .filter(|bytes| *bytes > 0 && isize::try_from(*bytes).is_ok())
             .ok_or(ArenaError::TooLarge { pages, page_bytes })?;
         let memory = memmap2::MmapMut::map_anon(bytes).map_err(|source| ArenaError::Map { bytes, source })?;
-        // Attention streams through pages, and a TLB miss per 4 KiB costs it a third of its time. Kernels
-        // without huge pages refuse; that is only slower.
+        // Attention streams through pages; fewer TLB misses on the way. A kernel without huge pages refuses, which
+        // is only slower.
         #[cfg(target_os = "linux")]
         let _ = memory.advise(memmap2::Advice::HugePage);
         let holders = (0..pages).map(|_| AtomicU32::new(0)).collect();
