@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::ServiceExt as _;
@@ -27,6 +28,9 @@ use crate::metrics::Metrics;
 
 /// Bytes hyper holds for a reader that lags, and the most it reads ahead.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes the kernel holds for a reader that lags. Left to itself it takes megabytes, and a stream that nobody
+/// reads would run on until they are full.
+const SEND_BUFFER_BYTES: usize = 256 << 10;
 /// What a connection over the cap is told.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
 connection: close\r\ncontent-length: 121\r\n\r\n\
@@ -114,6 +118,7 @@ async fn connection(
 ) {
     // Tokens are small and must not wait for more of them.
     let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER_BYTES);
     let service = service_fn(move |request: Request<Incoming>| {
         let router = router.clone();
         async move { Ok::<_, Infallible>(unwrap_infallible(router.oneshot(request).await)) }
