@@ -14,7 +14,7 @@ use crate::fleet::{Engine, first_token, greedy, open, prompt, reason, request, r
 async fn a_role_changes_under_a_running_stream_and_older_epochs_are_refused() {
     let engine = Engine::start("e", Role::Decode).await;
     let mut client = engine.client().await;
-    let mut stream = open(&engine, request("a", prompt(1, 70), greedy(400), &[])).await.expect("it runs");
+    let mut stream = open(&engine, request("a", prompt(1, 70), greedy(3000), &[])).await.expect("it runs");
     first_token(&mut stream).await;
     let set = |role: WireRole, epoch| signed(SetRoleRequest { role: role.into(), epoch });
     let reply = client.set_role(set(WireRole::Prefill, 5)).await.expect("accepted").into_inner();
@@ -40,7 +40,7 @@ async fn a_role_changes_under_a_running_stream_and_older_epochs_are_refused() {
 async fn drain_admits_nothing_new_and_can_be_undone() {
     let engine = Engine::start("e", Role::Mixed).await;
     let mut client = engine.client().await;
-    let mut stream = open(&engine, request("a", prompt(1, 70), greedy(300), &[])).await.expect("it runs");
+    let mut stream = open(&engine, request("a", prompt(1, 70), greedy(3000), &[])).await.expect("it runs");
     first_token(&mut stream).await;
     let drain = |undo| signed(DrainRequest { undo, epoch: 1 });
     assert_eq!(client.drain(drain(false)).await.expect("accepted").into_inner().in_flight, 1);

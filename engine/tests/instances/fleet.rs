@@ -99,6 +99,8 @@ impl Engine {
             Arc::get_mut(&mut instance).expect("not shared yet").identity.data_address = address;
         }
         let serving = server::serve(Arc::clone(&instance), listener().await).expect("a server");
+        // Answered after the warm-up, which uses a page of the pool.
+        instance.handle.check_integrity().await.expect("the scheduler runs").expect("pages add up");
         Self { address: serving.address().to_string(), instance, serving, thread }
     }
 
