@@ -1,0 +1,154 @@
+//! A device that is ready: its context, and a handle of every kernel, resolved once.
+#![allow(unsafe_code)]
+
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use cudarc::driver::{CudaContext, DriverError, result, sys};
+
+use crate::launch::{ErrorClass, Function, Params};
+use crate::table::{BUILD, units};
+use crate::{activation, argmax, decode, embedding, norm, prefill, probe, rope};
+
+/// Why a device cannot be used. Found at start, never in the middle of a request.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("no GPU driver: libcuda cannot be loaded")]
+    NoDriver,
+    #[error("no GPU {ordinal}: the driver lists {count}")]
+    NoDevice { ordinal: usize, count: i32 },
+    #[error(
+        "GPU {ordinal} ({name}) has compute capability {major}.{minor}, and no kernels are built for it ({BUILD})"
+    )]
+    Architecture { ordinal: usize, name: String, major: i32, minor: i32 },
+    #[error(
+        "kernel {kernel} takes {takes} bytes of parameters and its launcher passes {passes}: built apart"
+    )]
+    Parameters { kernel: &'static str, takes: usize, passes: usize },
+    #[error("while {action}: {source}")]
+    Driver { action: &'static str, source: DriverError },
+}
+
+impl OpenError {
+    pub fn class(&self) -> ErrorClass {
+        ErrorClass::Fatal
+    }
+}
+
+pub(crate) struct Kernels {
+    pub(crate) gather: Function<embedding::GatherParams>,
+    pub(crate) rmsnorm: Function<norm::RmsNormParams>,
+    pub(crate) add_rmsnorm: Function<norm::RmsNormParams>,
+    pub(crate) silu_mul: Function<activation::SiluMulParams>,
+    pub(crate) argmax_f32: Function<argmax::ArgmaxParams>,
+    pub(crate) argmax_bf16: Function<argmax::ArgmaxParams>,
+    /// By pairing (half, interleaved), then by page element (bf16, f16).
+    pub(crate) rope: [[Function<rope::QkRopeParams>; 2]; 2],
+    /// By page element (bf16, f16), then by head dimension (64, 128).
+    pub(crate) decode_split: [[Function<decode::DecodeParams>; 2]; 2],
+    pub(crate) decode_combine: [Function<decode::DecodeParams>; 2],
+    pub(crate) prefill: [[Function<prefill::PrefillParams>; 2]; 2],
+    pub(crate) fill: Function<probe::FillParams>,
+    pub(crate) read_only: Function<probe::ReadParams>,
+    pub(crate) empty: Function<probe::EmptyParams>,
+}
+
+/// One device, opened for this process.
+pub struct Gpu {
+    context: Arc<CudaContext>,
+    kernels: Kernels,
+    multiprocessors: usize,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpu").field("ordinal", &self.context.ordinal()).finish_non_exhaustive()
+    }
+}
+
+impl Gpu {
+    /// Opens device `ordinal`, loads the kernels built for its architecture and resolves each of them.
+    pub fn open(ordinal: usize) -> Result<Arc<Self>, OpenError> {
+        // SAFETY: only tries to load the driver's library, whose initialisers are the driver's own.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(OpenError::NoDriver);
+        }
+        let driver = |action| move |source| OpenError::Driver { action, source };
+        let count = CudaContext::device_count().map_err(driver("counting GPUs"))?;
+        if i32::try_from(ordinal).is_ok_and(|ordinal| ordinal >= count) {
+            return Err(OpenError::NoDevice { ordinal, count });
+        }
+        let context = CudaContext::new(ordinal).map_err(driver("creating a context"))?;
+        let (major, minor) = context.compute_capability().map_err(driver("asking for the architecture"))?;
+        let modules = load(major as u32 * 10 + minor as u32)?;
+        if modules.is_empty() {
+            let name = context.name().map_err(driver("asking for the name"))?;
+            return Err(OpenError::Architecture { ordinal, name, major, minor });
+        }
+        let multiprocessors = context
+            .attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)
+            .map_err(driver("counting multiprocessors"))? as usize;
+        Ok(Arc::new(Self { context, kernels: Kernels::resolve(&modules)?, multiprocessors }))
+    }
+
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    pub fn multiprocessors(&self) -> usize {
+        self.multiprocessors
+    }
+
+    pub(crate) fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+}
+
+/// Modules by unit name. They stay loaded as long as the context, which is the process's primary one.
+type Modules = Vec<(&'static str, sys::CUmodule)>;
+
+fn load(capability: u32) -> Result<Modules, OpenError> {
+    units(capability)
+        .map(|unit| {
+            // SAFETY: the image is a whole cubin, embedded at build time, and the context is current.
+            let module = unsafe { result::module::load_data(unit.image.as_ptr().cast()) };
+            let module =
+                module.map_err(|source| OpenError::Driver { action: "loading a kernel unit", source })?;
+            Ok((unit.name, module))
+        })
+        .collect()
+}
+
+impl Kernels {
+    fn resolve(modules: &Modules) -> Result<Self, OpenError> {
+        fn get<P: Params>(modules: &Modules, kernel: &'static str) -> Result<Function<P>, OpenError> {
+            let module = modules.iter().find(|(name, _)| *name == P::UNIT).map(|(_, module)| *module);
+            Function::resolve(module, kernel)
+        }
+        let m = modules;
+        Ok(Self {
+            gather: get(m, "gather_bf16")?,
+            rmsnorm: get(m, "rmsnorm_bf16")?,
+            add_rmsnorm: get(m, "add_rmsnorm_bf16")?,
+            silu_mul: get(m, "silu_mul_bf16")?,
+            argmax_f32: get(m, "argmax_f32")?,
+            argmax_bf16: get(m, "argmax_bf16")?,
+            rope: [
+                [get(m, "qk_rope_write_half_bf16")?, get(m, "qk_rope_write_half_f16")?],
+                [get(m, "qk_rope_write_interleaved_bf16")?, get(m, "qk_rope_write_interleaved_f16")?],
+            ],
+            decode_split: [
+                [get(m, "decode_split_bf16_64")?, get(m, "decode_split_bf16_128")?],
+                [get(m, "decode_split_f16_64")?, get(m, "decode_split_f16_128")?],
+            ],
+            decode_combine: [get(m, "decode_combine_64")?, get(m, "decode_combine_128")?],
+            prefill: [
+                [get(m, "prefill_bf16_64")?, get(m, "prefill_bf16_128")?],
+                [get(m, "prefill_f16_64")?, get(m, "prefill_f16_128")?],
+            ],
+            fill: get(m, "fill_bf16")?,
+            read_only: get(m, "read_only")?,
+            empty: get(m, "empty")?,
+        })
+    }
+}

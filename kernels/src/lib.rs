@@ -1,0 +1,42 @@
+//! CUDA kernels for one decoder step: compiled ahead of time, embedded, launched with checked shapes.
+//!
+//! ```text
+//! cu/<family>/<op>.cu --nvcc--> cubin per architecture --> `table` --> [`Gpu::open`] --> [`Queue`]
+//!                                                                        resolves every function once
+//! caller: views of device buffers --> launcher (checks shapes, strides, alignment) --> cuLaunchKernelEx
+//! ```
+//!
+//! Without a compiler the table is empty and [`Gpu::open`] says so; nothing here needs CUDA to build. Each
+//! kernel has a reference in [`mod@reference`] that computes the same formula in f64.
+
+mod activation;
+mod argmax;
+mod decode;
+mod embedding;
+mod gpu;
+mod launch;
+mod memory;
+mod norm;
+mod pages;
+mod prefill;
+pub mod probe;
+mod queue;
+pub mod reference;
+mod rope;
+mod table;
+mod view;
+
+pub use activation::silu_mul;
+pub use argmax::{Logits, argmax};
+pub use decode::{Decode, DecodeScratch, decode_attention};
+pub use embedding::gather;
+pub use gpu::{Gpu, OpenError};
+pub use launch::{ErrorClass, LaunchError};
+pub use memory::{Buffer, Element};
+pub use norm::{add_rmsnorm, rmsnorm};
+pub use pages::{KvElement, KvPages, PAGE_TOKENS, PageTable};
+pub use prefill::{Prefill, prefill_attention};
+pub use queue::{Chain, Graph, Queue};
+pub use rope::{NO_SLOT, Pairing, QkRope, RopeTables, qk_rope_write};
+pub use table::{BUILD, Unit, units};
+pub use view::{Rows, RowsMut};

@@ -1,0 +1,61 @@
+//! The same formulas in f64 on the CPU: obvious rather than fast.
+
+use crate::rope::Pairing;
+
+/// Rows of `weight.len()` elements, each `x / sqrt(mean(x²) + eps) · weight`.
+pub fn rmsnorm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
+    x.chunks(weight.len())
+        .flat_map(|row| {
+            let mean = row.iter().map(|x| x * x).sum::<f64>() / row.len() as f64;
+            let scale = 1.0 / (mean + eps).sqrt();
+            row.iter().zip(weight).map(move |(x, weight)| x * scale * weight).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Rows of `2·width`, gate before up, to rows of `width`.
+pub fn silu_mul(gate_up: &[f64], width: usize) -> Vec<f64> {
+    let silu = |x: f64| x / (1.0 + (-x).exp());
+    gate_up.chunks(2 * width).flat_map(|row| (0..width).map(move |i| silu(row[i]) * row[width + i])).collect()
+}
+
+/// Lowest index of the largest number; `u32::MAX` if there is none.
+pub fn argmax(row: &[f64]) -> u32 {
+    let mut best: Option<(usize, f64)> = None;
+    for (index, value) in row.iter().copied().enumerate().filter(|(_, value)| !value.is_nan()) {
+        if best.is_none_or(|(_, top)| value > top) {
+            best = Some((index, value));
+        }
+    }
+    best.map_or(u32::MAX, |(index, _)| index as u32)
+}
+
+/// Rotates the first `2·cos.len()` elements of one head by one position's cosines and sines.
+pub fn rope(head: &mut [f64], cos: &[f64], sin: &[f64], pairing: Pairing) {
+    let half = cos.len();
+    for i in 0..half {
+        let (first, second) = match pairing {
+            Pairing::Half => (i, i + half),
+            Pairing::Interleaved => (2 * i, 2 * i + 1),
+        };
+        let (a, b) = (head[first], head[second]);
+        head[first] = a * cos[i] - b * sin[i];
+        head[second] = b * cos[i] + a * sin[i];
+    }
+}
+
+/// `softmax(scale · q·K) V` over rows of `q.len()` elements; zeros over none.
+pub fn attention(q: &[f64], keys: &[f64], values: &[f64], scale: f64) -> Vec<f64> {
+    let dot = |key: &[f64]| q.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() * scale;
+    let scores: Vec<f64> = keys.chunks(q.len()).map(dot).collect();
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mut out = vec![0.0; q.len()];
+    for (weight, value) in weights.iter().zip(values.chunks(q.len())) {
+        for (out, value) in out.iter_mut().zip(value) {
+            *out += weight / sum * value;
+        }
+    }
+    out
+}

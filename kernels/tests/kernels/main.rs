@@ -1,0 +1,15 @@
+//! Every kernel on a device against its f64 reference.
+//!
+//! Without a device each test says what it lacked and passes; `SHOAL_REQUIRE_GPU=1` makes that a failure.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod activation;
+mod argmax;
+mod attention;
+mod cache;
+mod chain;
+mod device;
+mod embedding;
+mod norm;
+mod refusal;
+mod rope;
