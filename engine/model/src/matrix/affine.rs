@@ -6,95 +6,11 @@
 
 use half::f16;
 
-use crate::simd::{Isa, LANES, Quad};
+use crate::simd::{Isa, LANES};
 
-use super::ggml::{Block32, Codes};
+use super::ggml::Block32;
 use super::input::InputBlock;
-
-/// How the codes of a block are stored.
-pub(crate) trait Quads: Copy + Send + Sync + 'static {
-    const ZERO: Self;
-    fn set(&mut self, lane: usize, codes: Codes);
-    fn get(&self, lane: usize) -> Codes;
-    fn load<S: Isa>(&self, s: S) -> [S::Q; 8];
-    /// −(zero point) × the sum of the inputs.
-    fn centre(input: &InputBlock) -> i32;
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Nibbles([Quad; 4]);
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Bytes([Quad; 8]);
-
-fn set_words(quads: &mut [Quad], lane: usize, words: &[u32]) {
-    for (quad, word) in quads.iter_mut().zip(words) {
-        quad[4 * lane..4 * lane + 4].copy_from_slice(&word.to_le_bytes());
-    }
-}
-
-fn get_word(quad: &Quad, lane: usize) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|i| quad[4 * lane + i]))
-}
-
-impl Quads for Nibbles {
-    const ZERO: Self = Self([[0; 64]; 4]);
-
-    fn set(&mut self, lane: usize, codes: Codes) {
-        if let Codes::Nibbles(words) = codes {
-            set_words(&mut self.0, lane, &words);
-        }
-    }
-
-    fn get(&self, lane: usize) -> Codes {
-        Codes::Nibbles(std::array::from_fn(|w| get_word(&self.0[w], lane)))
-    }
-
-    #[inline(always)]
-    fn load<S: Isa>(&self, s: S) -> [S::Q; 8] {
-        let [a, b, c, d] = &self.0;
-        [
-            s.low_nibbles(a),
-            s.low_nibbles(b),
-            s.low_nibbles(c),
-            s.low_nibbles(d),
-            s.high_nibbles(a),
-            s.high_nibbles(b),
-            s.high_nibbles(c),
-            s.high_nibbles(d),
-        ]
-    }
-
-    #[inline(always)]
-    fn centre(input: &InputBlock) -> i32 {
-        input.minus_8
-    }
-}
-
-impl Quads for Bytes {
-    const ZERO: Self = Self([[0; 64]; 8]);
-
-    fn set(&mut self, lane: usize, codes: Codes) {
-        if let Codes::Bytes(words) = codes {
-            set_words(&mut self.0, lane, &words);
-        }
-    }
-
-    fn get(&self, lane: usize) -> Codes {
-        Codes::Bytes(std::array::from_fn(|w| get_word(&self.0[w], lane)))
-    }
-
-    #[inline(always)]
-    fn load<S: Isa>(&self, s: S) -> [S::Q; 8] {
-        let [a, b, c, d, e, f, g, h] = &self.0;
-        [s.bytes(a), s.bytes(b), s.bytes(c), s.bytes(d), s.bytes(e), s.bytes(f), s.bytes(g), s.bytes(h)]
-    }
-
-    #[inline(always)]
-    fn centre(input: &InputBlock) -> i32 {
-        input.minus_128[2]
-    }
-}
+use super::quads::Quads;
 
 /// A scale or minimum as stored.
 pub(crate) trait Factor: Copy + Send + Sync + 'static {
@@ -147,14 +63,14 @@ pub(crate) trait Scaling: Copy + Send + Sync + 'static {
     /// Scales and minimum of a lane.
     fn get(&self, lane: usize) -> ([f32; 2], Option<f32>);
     fn load<S: Isa>(&self, s: S) -> Self::Loaded<S>;
-    /// Adds the block's part of the dot product to `sum`.
-    fn add<S: Isa, Q: Quads>(
+    /// Adds the block's part of the dot products of `R` rows to their sums.
+    fn add<S: Isa, Q: Quads, const R: usize>(
         s: S,
-        sum: S::F,
+        sums: &mut [S::F; R],
         quads: &[S::Q; 8],
         loaded: Self::Loaded<S>,
-        input: &InputBlock,
-    ) -> S::F;
+        inputs: &[InputBlock; R],
+    );
 }
 
 /// `scale × (code − centre)`.
@@ -176,13 +92,30 @@ pub(crate) struct Halves {
     scales: [[f32; LANES]; 2],
 }
 
+/// Exact dot products of `R` rows with neighbouring quads, from that of input `first` on. Row by row within
+/// a quad: each sum waits for its own last addition, and the other rows fill the time.
 #[inline(always)]
-fn dot<S: Isa>(s: S, start: i32, quads: &[S::Q], inputs: &[i32]) -> S::I {
-    let mut sum = s.splat_i32(start);
-    for (quad, input) in quads.iter().zip(inputs) {
-        sum = s.dot4(sum, *quad, *input);
+fn dots<S: Isa, const R: usize>(
+    s: S,
+    quads: &[S::Q],
+    first: usize,
+    starts: [i32; R],
+    inputs: &[InputBlock; R],
+) -> [S::F; R] {
+    let mut sums = [s.splat_i32(0); R];
+    for (sum, start) in sums.iter_mut().zip(starts) {
+        *sum = s.splat_i32(start);
     }
-    sum
+    for (i, quad) in quads.iter().enumerate() {
+        for r in 0..R {
+            sums[r] = s.dot4(sums[r], *quad, inputs[r].quads[first + i]);
+        }
+    }
+    let mut dots = [s.splat(0.0); R];
+    for r in 0..R {
+        dots[r] = s.i32_to_f32(sums[r]);
+    }
+    dots
 }
 
 impl<F: Factor> Scaling for Centred<F> {
@@ -203,9 +136,17 @@ impl<F: Factor> Scaling for Centred<F> {
     }
 
     #[inline(always)]
-    fn add<S: Isa, Q: Quads>(s: S, sum: S::F, quads: &[S::Q; 8], scales: S::F, input: &InputBlock) -> S::F {
-        let dot = s.i32_to_f32(dot(s, Q::centre(input), quads, &input.quads));
-        s.fma(dot, s.mul(scales, s.splat(input.scale)), sum)
+    fn add<S: Isa, Q: Quads, const R: usize>(
+        s: S,
+        sums: &mut [S::F; R],
+        quads: &[S::Q; 8],
+        scales: S::F,
+        inputs: &[InputBlock; R],
+    ) {
+        let dots = dots(s, quads, 0, inputs.each_ref().map(Q::centre), inputs);
+        for r in 0..R {
+            sums[r] = s.fma(dots[r], s.mul(scales, s.splat(inputs[r].scale)), sums[r]);
+        }
     }
 }
 
@@ -228,16 +169,18 @@ impl<F: Factor> Scaling for Shifted<F> {
     }
 
     #[inline(always)]
-    fn add<S: Isa, Q: Quads>(
+    fn add<S: Isa, Q: Quads, const R: usize>(
         s: S,
-        sum: S::F,
+        sums: &mut [S::F; R],
         quads: &[S::Q; 8],
         (scales, mins): (S::F, S::F),
-        input: &InputBlock,
-    ) -> S::F {
-        let dot = s.i32_to_f32(dot(s, 0, quads, &input.quads));
-        let sum = s.fma(dot, s.mul(scales, s.splat(input.scale)), sum);
-        s.fma(mins, s.splat(input.sum), sum)
+        inputs: &[InputBlock; R],
+    ) {
+        let dots = dots(s, quads, 0, [0; R], inputs);
+        for r in 0..R {
+            let sum = s.fma(dots[r], s.mul(scales, s.splat(inputs[r].scale)), sums[r]);
+            sums[r] = s.fma(mins, s.splat(inputs[r].sum), sum);
+        }
     }
 }
 
@@ -261,17 +204,20 @@ impl Scaling for Halves {
     }
 
     #[inline(always)]
-    fn add<S: Isa, Q: Quads>(
+    fn add<S: Isa, Q: Quads, const R: usize>(
         s: S,
-        sum: S::F,
+        sums: &mut [S::F; R],
         quads: &[S::Q; 8],
         scales: [S::F; 2],
-        input: &InputBlock,
-    ) -> S::F {
-        let first = s.i32_to_f32(dot(s, input.minus_128[0], &quads[..4], &input.quads[..4]));
-        let second = s.i32_to_f32(dot(s, input.minus_128[1], &quads[4..], &input.quads[4..]));
-        let sum = s.fma(first, s.mul(scales[0], s.splat(input.scale)), sum);
-        s.fma(second, s.mul(scales[1], s.splat(input.scale)), sum)
+        inputs: &[InputBlock; R],
+    ) {
+        let first = dots(s, &quads[..4], 0, inputs.each_ref().map(|input| input.minus_128[0]), inputs);
+        let second = dots(s, &quads[4..], 4, inputs.each_ref().map(|input| input.minus_128[1]), inputs);
+        for r in 0..R {
+            let scale = s.splat(inputs[r].scale);
+            let sum = s.fma(first[r], s.mul(scales[0], scale), sums[r]);
+            sums[r] = s.fma(second[r], s.mul(scales[1], scale), sum);
+        }
     }
 }
 
@@ -303,12 +249,10 @@ impl<Q: Quads, C: Scaling> Packed<Q, C> {
         &self,
         s: S,
         sums: &mut [S::F; R],
-        inputs: [&InputBlock; R],
+        inputs: &[InputBlock; R],
     ) {
         let quads = self.quads.load(s);
         let loaded = self.scaling.load(s);
-        for (sum, input) in sums.iter_mut().zip(inputs) {
-            *sum = C::add::<S, Q>(s, *sum, &quads, loaded, input);
-        }
+        C::add::<S, Q, R>(s, sums, &quads, loaded, inputs);
     }
 }

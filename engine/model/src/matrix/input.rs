@@ -1,5 +1,7 @@
 //! Rows that enter a matrix: f32 values, and beside them the same in signed bytes for quantized weights.
 
+use std::ops::Range;
+
 use crate::simd::{Isa, Kernel, LANES};
 use crate::team::Team;
 
@@ -26,7 +28,23 @@ pub(crate) struct Input {
     pub(crate) rows: usize,
     pub(crate) width: usize,
     pub(crate) values: Vec<f32>,
-    pub(crate) blocks: Vec<InputBlock>,
+    /// By [`tiles`] of rows, each `[block][row]`: what is multiplied together lies together.
+    blocks: Vec<InputBlock>,
+}
+
+/// Rows that are multiplied together at most.
+const TILE: usize = 8;
+
+/// How `rows` rows are divided: eights, then at most one four, one two and one single row.
+pub(super) fn tiles(rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let left = rows - first;
+        let size = if left >= TILE { TILE } else { (left + 1).next_power_of_two() / 2 };
+        let tile = first..first + size;
+        first = tile.end;
+        (!tile.is_empty()).then_some(tile)
+    })
 }
 
 impl Input {
@@ -37,7 +55,7 @@ impl Input {
         self.blocks.resize(rows * self.blocks_per_row(), InputBlock::default());
     }
 
-    pub(crate) fn blocks_per_row(&self) -> usize {
+    fn blocks_per_row(&self) -> usize {
         self.width / BLOCK
     }
 
@@ -45,34 +63,44 @@ impl Input {
         &self.values[row * self.width..][..self.width]
     }
 
-    pub(crate) fn block_row(&self, row: usize) -> &[InputBlock] {
+    /// The blocks of a tile of `R` rows, from row `first`.
+    pub(super) fn tile<const R: usize>(&self, first: usize) -> &[[InputBlock; R]] {
         let blocks = self.blocks_per_row();
-        &self.blocks[row * blocks..][..blocks]
+        self.blocks[first * blocks..][..R * blocks].as_chunks().0
     }
 
     /// Fills each row by `fill(row, values)` and quantizes it.
     pub(crate) fn fill(&mut self, team: &Team, fill: impl Fn(usize, &mut [f32]) + Sync) {
-        let (width, blocks) = (self.width, self.blocks_per_row());
-        let cpu = team.cpu();
-        team.zip(&mut self.values, width, &mut self.blocks, blocks, |row, values, blocks| {
-            fill(row, values);
-            cpu.run(Quantize { values, blocks });
+        let (width, cpu) = (self.width, team.cpu());
+        let blocks = TILE * self.blocks_per_row();
+        team.chunks(&mut self.values, width, &fill);
+        team.zip(&mut self.values, TILE * width, &mut self.blocks, blocks, |_, values, blocks| {
+            cpu.run(Quantize { values, width, blocks });
         });
     }
 }
 
 /// Bytes are `value × 127 / largest magnitude`, rounded to nearest.
 struct Quantize<'a> {
+    /// Whole rows of `width`.
     values: &'a [f32],
+    width: usize,
     blocks: &'a mut [InputBlock],
 }
 
 impl Kernel for Quantize<'_> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
-        let (chunks, _) = self.values.as_chunks::<BLOCK>();
-        for (values, block) in chunks.iter().zip(self.blocks) {
-            *block = quantize(s, values);
+        let Self { values, width, blocks } = self;
+        for tile in tiles(values.len() / width) {
+            let size = tile.len();
+            let blocks = &mut blocks[tile.start * (width / BLOCK)..];
+            for (r, row) in tile.enumerate() {
+                let (chunks, _) = values[row * width..][..width].as_chunks::<BLOCK>();
+                for (values, block) in chunks.iter().zip(blocks[r..].iter_mut().step_by(size)) {
+                    *block = quantize(s, values);
+                }
+            }
         }
     }
 }

@@ -7,6 +7,8 @@ mod affine;
 mod float;
 mod ggml;
 mod input;
+mod output;
+mod quads;
 #[cfg(test)]
 mod tests;
 
@@ -15,11 +17,13 @@ use shoal_checkpoint::DType;
 use crate::simd::{Isa, Kernel, LANES, Lanes};
 use crate::team::Team;
 
-use affine::{Bytes, Centred, Halves, Nibbles, Packed, Quads, Scaling, Shifted};
+use affine::{Centred, Halves, Packed, Scaling, Shifted};
 use float::{Bf16Lanes, F16Lanes, F32Lanes, FloatLanes};
 use ggml::{BLOCK, block};
-use input::InputBlock;
 pub(crate) use input::{Input, eleven_bits};
+use input::{InputBlock, tiles};
+pub(crate) use output::Output;
+use quads::{Bytes, Nibbles, Quads};
 
 /// Packed columns of a group: `[group][column]`, a column being one input or a block of 32.
 #[derive(Debug)]
@@ -117,44 +121,6 @@ impl Matrix {
     }
 }
 
-/// Rows that leave a matrix, as `[group of 16 outputs][row]`.
-#[derive(Debug, Default)]
-pub(crate) struct Output {
-    rows: usize,
-    width: usize,
-    tiles: Vec<Lanes>,
-}
-
-impl Output {
-    fn resize(&mut self, rows: usize, width: usize) {
-        (self.rows, self.width) = (rows, width);
-        self.tiles.resize(rows * width.div_ceil(LANES), [0.0; LANES]);
-    }
-
-    fn groups(&self) -> usize {
-        self.width.div_ceil(LANES)
-    }
-
-    /// Sixteen values of a row; those beyond the width are zero.
-    #[inline]
-    pub(crate) fn lanes(&self, row: usize, group: usize) -> &Lanes {
-        &self.tiles[group * self.rows + row]
-    }
-
-    /// Passes the row in pieces of at most sixteen values to `f(first, values)`.
-    #[inline]
-    pub(crate) fn for_row(&self, row: usize, mut f: impl FnMut(usize, &[f32])) {
-        for group in 0..self.groups() {
-            let first = group * LANES;
-            f(first, &self.lanes(row, group)[..LANES.min(self.width - first)]);
-        }
-    }
-
-    pub(crate) fn copy_row(&self, row: usize, to: &mut [f32]) {
-        self.for_row(row, |first, values| to[first..first + values.len()].copy_from_slice(values));
-    }
-}
-
 /// Packed inputs of sixteen outputs.
 pub(crate) trait Column: Copy + Send + Sync + 'static {
     const ZERO: Self;
@@ -163,11 +129,17 @@ pub(crate) trait Column: Copy + Send + Sync + 'static {
     /// Takes column `index` of an output's row as stored in a file of type `dtype`.
     fn pack(&mut self, lane: usize, dtype: DType, row: &[u8], index: usize);
     fn unpack(&self, lane: usize, to: &mut [f32]);
-    /// What a column multiplies in one row.
-    type Input;
-    fn inputs(input: &Input, row: usize) -> &[Self::Input];
-    /// Adds this column's part to the sums of `R` rows.
-    fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&Self::Input; R]);
+    /// What the columns multiply in `R` rows.
+    type Inputs<'a, const R: usize>: Copy;
+    fn inputs<const R: usize>(input: &Input, first: usize) -> Self::Inputs<'_, R>;
+    /// Adds the part of this column, number `index`, to the sums of `R` rows.
+    fn add<S: Isa, const R: usize>(
+        &self,
+        s: S,
+        sums: &mut [S::F; R],
+        inputs: Self::Inputs<'_, R>,
+        index: usize,
+    );
 }
 
 impl<Q: Quads, C: Scaling> Column for Packed<Q, C> {
@@ -183,16 +155,22 @@ impl<Q: Quads, C: Scaling> Column for Packed<Q, C> {
         to.copy_from_slice(&self.get(lane).dequantize());
     }
 
-    type Input = InputBlock;
+    type Inputs<'a, const R: usize> = &'a [[InputBlock; R]];
 
     #[inline(always)]
-    fn inputs(input: &Input, row: usize) -> &[InputBlock] {
-        input.block_row(row)
+    fn inputs<const R: usize>(input: &Input, first: usize) -> &[[InputBlock; R]] {
+        input.tile(first)
     }
 
     #[inline(always)]
-    fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&InputBlock; R]) {
-        self.accumulate(s, sums, inputs);
+    fn add<S: Isa, const R: usize>(
+        &self,
+        s: S,
+        sums: &mut [S::F; R],
+        inputs: &[[InputBlock; R]],
+        index: usize,
+    ) {
+        self.accumulate(s, sums, &inputs[index]);
     }
 }
 
@@ -209,18 +187,18 @@ impl<T: FloatLanes> Column for T {
         to[0] = self.get(lane);
     }
 
-    type Input = f32;
+    type Inputs<'a, const R: usize> = [&'a [f32]; R];
 
     #[inline(always)]
-    fn inputs(input: &Input, row: usize) -> &[f32] {
-        input.row(row)
+    fn inputs<const R: usize>(input: &Input, first: usize) -> [&[f32]; R] {
+        std::array::from_fn(|r| input.row(first + r))
     }
 
     #[inline(always)]
-    fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&f32; R]) {
+    fn add<S: Isa, const R: usize>(&self, s: S, sums: &mut [S::F; R], inputs: [&[f32]; R], index: usize) {
         let weights = self.load(s);
         for (sum, input) in sums.iter_mut().zip(inputs) {
-            *sum = s.fma(weights, s.splat(*input), *sum);
+            *sum = s.fma(weights, s.splat(input[index]), *sum);
         }
     }
 }
@@ -263,25 +241,19 @@ impl<T: Column> Kernel for Multiply<'_, T> {
     #[inline(always)]
     fn run<S: Isa>(self, s: S) {
         let rows = self.input.rows;
-        for (group, tiles) in self.tiles.chunks_mut(rows).enumerate() {
+        for (group, out) in self.tiles.chunks_mut(rows).enumerate() {
             let columns = self.grouped.group(self.first_group + group);
-            let (eights, rest) = tiles.as_chunks_mut::<8>();
-            for (i, out) in eights.iter_mut().enumerate() {
-                multiply_rows(s, columns, self.input, 8 * i, out);
-            }
-            let mut first = rows - rest.len();
-            let (fours, rest) = rest.as_chunks_mut::<4>();
-            for out in fours {
-                multiply_rows(s, columns, self.input, first, out);
-                first += 4;
-            }
-            let (twos, rest) = rest.as_chunks_mut::<2>();
-            for out in twos {
-                multiply_rows(s, columns, self.input, first, out);
-                first += 2;
-            }
-            for out in rest {
-                multiply_rows(s, columns, self.input, first, std::array::from_mut(out));
+            for tile in tiles(rows) {
+                let (first, out) = (tile.start, &mut out[tile]);
+                match out {
+                    [a, b, c, d, e, f, g, h] => {
+                        multiply_rows(s, columns, self.input, first, [a, b, c, d, e, f, g, h]);
+                    }
+                    [a, b, c, d] => multiply_rows(s, columns, self.input, first, [a, b, c, d]),
+                    [a, b] => multiply_rows(s, columns, self.input, first, [a, b]),
+                    [a] => multiply_rows(s, columns, self.input, first, [a]),
+                    _ => {}
+                }
             }
         }
     }
@@ -294,12 +266,12 @@ fn multiply_rows<S: Isa, T: Column, const R: usize>(
     columns: &[T],
     input: &Input,
     first: usize,
-    out: &mut [Lanes; R],
+    out: [&mut Lanes; R],
 ) {
-    let rows: [&[T::Input]; R] = std::array::from_fn(|r| &T::inputs(input, first + r)[..columns.len()]);
+    let inputs = T::inputs::<R>(input, first);
     let mut sums = [s.splat(0.0); R];
     for (index, column) in columns.iter().enumerate() {
-        column.add(s, &mut sums, std::array::from_fn(|r| &rows[r][index]));
+        column.add(s, &mut sums, inputs, index);
     }
     for (sum, out) in sums.into_iter().zip(out) {
         s.store(sum, out);

@@ -8,9 +8,10 @@ use std::arch::x86_64::{
     _mm_prefetch, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
     _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_cvtps_ph,
     _mm256_cvttps_epi32, _mm256_div_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_round_ps, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
+    _mm256_madd_epi16, _mm256_max_ps, _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_round_ps,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps,
+    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps,
 };
 
 use super::{Isa, Kernel, LANES, Lanes, Quad};
@@ -240,5 +241,39 @@ impl Isa for Avx2 {
         for (r, row) in rows.iter_mut().enumerate() {
             *row = self.load(&std::array::from_fn(|l| from[l][r]));
         }
+    }
+
+    #[inline(always)]
+    fn fold_halves(self, a: Self::F, b: Self::F) -> Self::F {
+        with_features!([_mm256_add_ps(a[0], a[1]), _mm256_add_ps(b[0], b[1])])
+    }
+
+    #[inline(always)]
+    fn fold_quarters(self, a: Self::F, b: Self::F) -> Self::F {
+        with_features!({
+            let first = _mm256_permute2f128_ps::<0x20>(a[0], a[1]);
+            let second = _mm256_permute2f128_ps::<0x20>(b[0], b[1]);
+            [
+                _mm256_add_ps(first, _mm256_permute2f128_ps::<0x31>(a[0], a[1])),
+                _mm256_add_ps(second, _mm256_permute2f128_ps::<0x31>(b[0], b[1])),
+            ]
+        })
+    }
+
+    #[inline(always)]
+    fn fold_pairs(self, a: Self::F, b: Self::F) -> Self::F {
+        let (low, high) = (halves!(_mm256_unpacklo_ps(a, b)), halves!(_mm256_unpackhi_ps(a, b)));
+        self.add(low, high)
+    }
+
+    #[inline(always)]
+    fn fold_last(self, a: Self::F, b: Self::F) -> Self::F {
+        with_features!({
+            let first =
+                _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a[0], b[0]), _mm256_shuffle_ps::<0xee>(a[0], b[0]));
+            let second =
+                _mm256_add_ps(_mm256_shuffle_ps::<0x44>(a[1], b[1]), _mm256_shuffle_ps::<0xee>(a[1], b[1]));
+            [first, second]
+        })
     }
 }

@@ -213,4 +213,24 @@ impl Isa for Avx512 {
             }
         });
     }
+
+    #[inline(always)]
+    fn fold_halves(self, a: __m512, b: __m512) -> __m512 {
+        with_features!(_mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b)))
+    }
+
+    #[inline(always)]
+    fn fold_quarters(self, a: __m512, b: __m512) -> __m512 {
+        with_features!(_mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b)))
+    }
+
+    #[inline(always)]
+    fn fold_pairs(self, a: __m512, b: __m512) -> __m512 {
+        with_features!(_mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)))
+    }
+
+    #[inline(always)]
+    fn fold_last(self, a: __m512, b: __m512) -> __m512 {
+        with_features!(_mm512_add_ps(_mm512_shuffle_ps::<0x44>(a, b), _mm512_shuffle_ps::<0xee>(a, b)))
+    }
 }

@@ -64,6 +64,18 @@ pub(crate) trait Isa: Copy + Send + Sync + 'static {
 
     /// Exchanges rows and lanes.
     fn transpose(self, rows: &mut [Self::F; LANES]);
+
+    // The tree of [`sum`] for sixteen rows at once: folding rows 0 and 4, 8 and 12, then those two, and the
+    // same from rows 1, 2 and 3, then pairs and last gives the sum of row `l` in lane `l`.
+
+    /// Each half of `a`, then of `b`, added to the other: eight lanes of each.
+    fn fold_halves(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Of results of `fold_halves`: the even quarters, of `a` then `b`, plus the odd ones.
+    fn fold_quarters(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Within each quarter: lanes 0 and 2, then 1 and 3, added, alternating between `a` and `b`.
+    fn fold_pairs(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Within each quarter: lanes 0 and 2, 1 and 3 added, of `a` then of `b`.
+    fn fold_last(self, a: Self::F, b: Self::F) -> Self::F;
 }
 
 /// A piece of work to be compiled for each instruction set. `run` must be `#[inline(always)]`.

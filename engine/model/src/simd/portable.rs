@@ -130,4 +130,36 @@ impl Isa for Portable {
     fn transpose(self, rows: &mut [Lanes; LANES]) {
         *rows = std::array::from_fn(|r| map(|l| rows[l][r]));
     }
+
+    #[inline(always)]
+    fn fold_halves(self, a: Lanes, b: Lanes) -> Lanes {
+        map(|l| if l < 8 { a[l] + a[l + 8] } else { b[l - 8] + b[l] })
+    }
+
+    #[inline(always)]
+    fn fold_quarters(self, a: Lanes, b: Lanes) -> Lanes {
+        map(|l| {
+            let from = if l < 8 { &a } else { &b };
+            let first = l / 4 % 2 * 8 + l % 4;
+            from[first] + from[first + 4]
+        })
+    }
+
+    #[inline(always)]
+    fn fold_pairs(self, a: Lanes, b: Lanes) -> Lanes {
+        map(|l| {
+            let from = if l % 2 == 0 { &a } else { &b };
+            let first = l / 4 * 4 + l % 4 / 2;
+            from[first] + from[first + 2]
+        })
+    }
+
+    #[inline(always)]
+    fn fold_last(self, a: Lanes, b: Lanes) -> Lanes {
+        map(|l| {
+            let from = if l % 4 < 2 { &a } else { &b };
+            let first = l / 4 * 4 + l % 2;
+            from[first] + from[first + 2]
+        })
+    }
 }

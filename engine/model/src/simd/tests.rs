@@ -48,6 +48,7 @@ impl Kernel for Everything<'_> {
         let mut tile: [S::F; LANES] = std::array::from_fn(|r| s.load(&lanes(seed + r as u32)));
         s.transpose(&mut tile);
         tile.into_iter().for_each(&mut keep);
+        keep(fold_sixteen(s, seed));
         for weights in [s.bytes(&quad(seed)), s.low_nibbles(&quad(seed)), s.high_nibbles(&quad(seed))] {
             keep(s.i32_to_f32(s.dot4(s.splat_i32(-5), weights, seed.wrapping_mul(2_654_435_761) as i32)));
         }
@@ -62,6 +63,38 @@ impl Kernel for Everything<'_> {
         bits.extend(s.narrow_i8(scaled).map(|v| v as u32));
         bits.push(sum(s, a).to_bits());
         bits.push(sum_of_squares(s, &lanes(seed).repeat(3)[..41]).to_bits());
+    }
+}
+
+/// The sums of sixteen rows by folding.
+#[inline(always)]
+fn fold_sixteen<S: Isa>(s: S, seed: u32) -> S::F {
+    let row = |r: u32| s.load(&lanes(seed + r));
+    let four =
+        |r: u32| s.fold_quarters(s.fold_halves(row(r), row(r + 4)), s.fold_halves(row(r + 8), row(r + 12)));
+    s.fold_last(s.fold_pairs(four(0), four(1)), s.fold_pairs(four(2), four(3)))
+}
+
+struct Fold<'a>(u32, &'a mut Lanes);
+
+impl Kernel for Fold<'_> {
+    #[inline(always)]
+    fn run<S: Isa>(self, s: S) {
+        s.store(fold_sixteen(s, self.0), self.1);
+    }
+}
+
+#[test]
+fn folding_sixteen_rows_gives_the_sum_of_each_to_the_bit() {
+    for seed in 0..500 {
+        for cpu in Cpu::available() {
+            let mut folded = [0.0; LANES];
+            cpu.run(Fold(seed, &mut folded));
+            for (r, found) in (0..).zip(folded) {
+                let alone = sum(Portable, lanes(seed + r));
+                assert_eq!(found.to_bits(), alone.to_bits(), "row {r} of seed {seed} on {}", cpu.name());
+            }
+        }
     }
 }
 
