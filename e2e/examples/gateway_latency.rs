@@ -11,11 +11,13 @@
 //! left of a direct call is the instrument and the hop that both ways have; the gateway adds the rest. Prints
 //! one JSON object; times are in milliseconds.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
+use futures::future::try_join_all;
 use serde_json::json;
 use shoal_e2e::relay::{Moment, Passed};
 use shoal_e2e::{Ask, Fleet, Relay, Role, http, model};
@@ -53,8 +55,7 @@ async fn main() -> Result<()> {
     let url = fleet.url()?;
     let client = EngineClient::connect(format!("http://{}", relay.address())).await?;
 
-    let clients = futures::stream::iter(THROUGH_GATEWAY..DIRECT).map(|key| through_gateway(url, key));
-    let through = outside(clients.buffer_unordered(STREAMS).collect().await, &mut told)?;
+    let through = outside(through_gateway(url).await?, &mut told)?;
     let clients = futures::stream::iter(DIRECT..DIRECT + REQUESTS).map(|key| direct(&client, &secret, key));
     let direct = outside(clients.buffer_unordered(STREAMS).collect().await, &mut told)?;
     let added = |share| round(percentile(&through, share) - percentile(&direct, share));
@@ -72,16 +73,32 @@ async fn main() -> Result<()> {
     fleet.end().await
 }
 
-/// One short streamed request over HTTP.
-async fn through_gateway(url: &str, key: u32) -> Result<(u32, Times)> {
+/// All requests over HTTP, one after the other on each of the connections, as clients keep them.
+async fn through_gateway(url: &str) -> Result<Vec<Result<(u32, Times)>>> {
+    let keys = Cell::new(THROUGH_GATEWAY);
+    let client = async || {
+        let mut connection = http::Kept::connect(url).await?;
+        let mut results = Vec::new();
+        while keys.get() < DIRECT {
+            let key = keys.replace(keys.get() + 1);
+            results.push(over_http(&mut connection, key).await);
+        }
+        anyhow::Ok(results)
+    };
+    let results = try_join_all((0..STREAMS).map(|_| client())).await?;
+    Ok(results.into_iter().flatten().collect())
+}
+
+/// One short streamed request.
+async fn over_http(connection: &mut http::Kept, key: u32) -> Result<(u32, Times)> {
     let body = json!({
         "model": "smollm2", "prompt": [key, 500, 600, 700], "max_tokens": output(key), "ignore_eos": true, "stream": true,
     });
     let began = Instant::now();
-    let mut stream = http::stream(url, "/v1/completions", &body).await?;
+    let mut stream = connection.stream("/v1/completions", &body).await?;
     stream.next().await?.context("no first token")?;
     let first = Instant::now();
-    while stream.next().await?.is_some() {}
+    stream.rest().await?;
     Ok((key, (began, first)))
 }
 

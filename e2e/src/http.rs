@@ -1,4 +1,5 @@
-//! A plain HTTP client: one connection per request, so that dropping a reply closes its connection.
+//! A plain HTTP client: one connection per request, so that dropping a reply closes its connection, or one kept
+//! for many.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -53,25 +55,52 @@ pub async fn send(address: &str, method: Method, path: &str, body: Bytes) -> Res
     Ok(Reply { status: head.status, headers: head.headers, body, took: began.elapsed() })
 }
 
-/// A streamed answer; dropping it is a client that went away.
+/// A streamed answer; dropping it is a client that went away, unless its connection is kept.
 #[derive(Debug)]
 pub struct Sse {
     pub status: StatusCode,
     body: Incoming,
     buffer: BytesMut,
-    _connection: Connection,
+    _connection: Option<Connection>,
 }
 
 /// Begins a streamed request.
 pub async fn stream(address: &str, path: &str, body: &Value) -> Result<Sse> {
     let body = Bytes::from(serde_json::to_vec(body)?);
     let (response, connection) = open(address, Method::POST, path, body).await?;
-    let status = response.status();
-    Ok(Sse { status, body: response.into_body(), buffer: BytesMut::new(), _connection: connection })
+    Ok(Sse::new(response, Some(connection)))
+}
+
+/// A connection for one request after the other, as clients keep them.
+#[derive(Debug)]
+pub struct Kept {
+    address: String,
+    sender: SendRequest<Full<Bytes>>,
+    _connection: Connection,
+}
+
+impl Kept {
+    pub async fn connect(address: &str) -> Result<Self> {
+        let (sender, connection) = connect(address).await?;
+        Ok(Self { address: address.to_owned(), sender, _connection: connection })
+    }
+
+    /// Begins a streamed request; the answer before it must have been read to its end.
+    pub async fn stream(&mut self, path: &str, body: &Value) -> Result<Sse> {
+        let body = Bytes::from(serde_json::to_vec(body)?);
+        self.sender.ready().await?;
+        let response = request(&mut self.sender, &self.address, Method::POST, path, body).await?;
+        Ok(Sse::new(response, None))
+    }
 }
 
 impl Sse {
-    /// The next event's JSON; `None` once `[DONE]` came.
+    fn new(response: Response<Incoming>, connection: Option<Connection>) -> Self {
+        let status = response.status();
+        Self { status, body: response.into_body(), buffer: BytesMut::new(), _connection: connection }
+    }
+
+    /// The next event's JSON; `None` once `[DONE]` and the end of the body came.
     ///
     /// # Errors
     /// When the connection ends without `[DONE]`, or nothing comes for a minute.
@@ -81,18 +110,43 @@ impl Sse {
                 let event = self.buffer.split_to(end + 2);
                 let text = std::str::from_utf8(&event)?.trim();
                 match text.strip_prefix("data:").map(str::trim) {
-                    Some("[DONE]") => return Ok(None),
+                    Some("[DONE]") => {
+                        let end =
+                            tokio::time::timeout(SILENCE, self.body.frame()).await.context("silence")?;
+                        ensure!(end.is_none(), "something follows [DONE]: {end:?}");
+                        return Ok(None);
+                    }
                     Some(json) => return Ok(Some(serde_json::from_str(json)?)),
                     // A comment keeps the connection alive.
                     None => continue,
                 }
             }
-            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await.context("silence")?;
-            let frame = frame.context("the stream ended without [DONE]")??;
-            if let Ok(data) = frame.into_data() {
-                self.buffer.extend_from_slice(&data);
+            let data = self.frame().await?.context("the stream ended without [DONE]")?;
+            self.buffer.extend_from_slice(&data);
+        }
+    }
+
+    /// Reads to the end without looking into the events.
+    ///
+    /// # Errors
+    /// As [`Sse::next`].
+    pub async fn rest(&mut self) -> Result<()> {
+        const END: &[u8] = b"data: [DONE]\n\n";
+        while let Some(data) = self.frame().await? {
+            self.buffer.extend_from_slice(&data);
+            let _ = self.buffer.split_to(self.buffer.len().saturating_sub(END.len()));
+        }
+        ensure!(self.buffer == END, "the stream ended without [DONE]");
+        Ok(())
+    }
+
+    async fn frame(&mut self) -> Result<Option<Bytes>> {
+        while let Some(frame) = tokio::time::timeout(SILENCE, self.body.frame()).await.context("silence")? {
+            if let Ok(data) = frame?.into_data() {
+                return Ok(Some(data));
             }
         }
+        Ok(None)
     }
 
     /// Reads to the end and joins the text of choice 0.
@@ -124,22 +178,35 @@ impl Drop for Connection {
     }
 }
 
+async fn connect(address: &str) -> Result<(SendRequest<Full<Bytes>>, Connection)> {
+    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    Ok((sender, Connection(tokio::spawn(async move { drop(connection.await) }))))
+}
+
 async fn open(
     address: &str,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> Result<(Response<Incoming>, Connection)> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+    let (mut sender, connection) = connect(address).await?;
+    Ok((request(&mut sender, address, method, path, body).await?, connection))
+}
+
+async fn request(
+    sender: &mut SendRequest<Full<Bytes>>,
+    address: &str,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", address)
         .header("content-type", "application/json")
         .body(Full::new(body))?;
-    let response = tokio::time::timeout(SILENCE, sender.send_request(request)).await.context("silence")??;
-    Ok((response, connection))
+    Ok(tokio::time::timeout(SILENCE, sender.send_request(request)).await.context("silence")??)
 }

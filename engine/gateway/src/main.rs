@@ -26,13 +26,14 @@ use tracing_subscriber::EnvFilter;
 /// Exit status of a process ended by a second signal, as shells count SIGINT.
 const INTERRUPTED: i32 = 130;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let filter = EnvFilter::try_new(&options.log).context("--log")?;
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
-    run(options).await
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(options.threads()).enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(run(options))
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

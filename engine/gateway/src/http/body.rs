@@ -1,22 +1,14 @@
-//! Bodies in, bodies out: bounded reading with a deadline, and an event stream that writes what has piled
-//! up in one go.
-
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+//! Bodies in: bounded reading with a deadline, and parsing where it belongs.
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
 use axum::http::header;
 use bytes::{Bytes, BytesMut};
-use futures::Stream;
 use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use super::error::ApiError;
 use crate::limits::{INLINE_BYTES, Limits};
-
-/// Pieces written with one call at most.
-const COALESCED: usize = 64;
 
 /// Multiples of the body limit that are read and thrown away before a refusal, because a client that still
 /// writes would not see the answer.
@@ -93,54 +85,4 @@ pub async fn work<T: Send + 'static>(
     let failed = || ApiError::internal("the request could not be prepared");
     let _slot = workers.acquire().await.map_err(|_| failed())?;
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(failed()))
-}
-
-/// Pieces of a response, in order. Ends when the sender is dropped; dropping it tells the sender.
-#[derive(Debug)]
-pub struct Pieces(mpsc::Receiver<Bytes>, Vec<Bytes>);
-
-impl Pieces {
-    pub fn new(receiver: mpsc::Receiver<Bytes>) -> Self {
-        Self(receiver, Vec::with_capacity(COALESCED))
-    }
-}
-
-impl Stream for Pieces {
-    type Item = Result<Bytes, std::convert::Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Self(receiver, ready) = &mut *self;
-        let count = ready!(receiver.poll_recv_many(cx, ready, COALESCED));
-        let next = match count {
-            0 => None,
-            1 => ready.pop(),
-            _ => {
-                let mut joined = BytesMut::with_capacity(ready.iter().map(Bytes::len).sum());
-                ready.drain(..).for_each(|piece| joined.extend_from_slice(&piece));
-                Some(joined.freeze())
-            }
-        };
-        Poll::Ready(next.map(Ok))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures::StreamExt as _;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn pieces_that_piled_up_are_one_write_and_keep_their_order() {
-        let (sender, receiver) = mpsc::channel(8);
-        for piece in ["a", "b", "c"] {
-            sender.send(Bytes::from(piece)).await.expect("open");
-        }
-        let mut pieces = Pieces::new(receiver);
-        assert_eq!(pieces.next().await, Some(Ok(Bytes::from("abc"))));
-        sender.send(Bytes::from("d")).await.expect("open");
-        drop(sender);
-        assert_eq!(pieces.next().await, Some(Ok(Bytes::from("d"))));
-        assert_eq!(pieces.next().await, None);
-    }
 }

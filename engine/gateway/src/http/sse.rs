@@ -1,8 +1,9 @@
-//! Server-sent events: rendering, and the task that feeds one stream.
+//! Server-sent events: rendering, and the body that its connection pulls.
 //!
-//! The task ends with the stream, and at once when its reader is gone; dropping the generation aborts the
-//! work in the engines.
+//! A reader that lags stops pulling, and events wait in the engine's stream. When it is gone the body is
+//! dropped at once, and with it the generation, which aborts the work in the engines.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,16 +11,13 @@ use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 
 use super::app::App;
-use super::body::Pieces;
 use super::error::ApiError;
 use super::generation::{Event, Generation};
 use super::server::{Stage, reached};
-
-/// Events of one stream that wait for its reader; further ones wait in the engine's stream.
-const QUEUED: usize = 32;
+use crate::route::SessionError;
 
 /// How a dialect renders the events of a stream.
 pub(super) trait Dialect: Send + 'static {
@@ -49,20 +47,17 @@ pub(super) async fn respond(
     mut generation: Generation,
     mut dialect: impl Dialect,
 ) -> Result<Response, ApiError> {
-    let mut first = Vec::with_capacity(512);
+    let mut out = Vec::with_capacity(512);
     if let Some(event) = generation.next().await {
-        dialect.render(event?, &mut first);
+        dialect.render(event?, &mut out);
     }
-    let (sender, receiver) = mpsc::channel(QUEUED);
-    tokio::spawn(async move {
-        let closed = sender.clone();
-        tokio::select! {
-            biased;
-            () = closed.closed() => app.metrics.disconnects.inc(),
-            () = feed(&app, generation, dialect, first, sender) => {}
-        }
+    let stage = app.stage.clone();
+    let feed = Feed { app, generation, dialect, stage, out, ended: false };
+    let pieces = futures::stream::unfold(feed, |mut feed| async {
+        let piece = feed.next().await?;
+        Some((Ok::<_, Infallible>(piece), feed))
     });
-    let mut response = Response::new(Body::from_stream(Pieces::new(receiver)));
+    let mut response = Response::new(Body::from_stream(pieces));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -71,37 +66,46 @@ pub(super) async fn respond(
     Ok(response)
 }
 
-async fn feed(
-    app: &App,
-    mut generation: Generation,
-    mut dialect: impl Dialect,
-    mut out: Vec<u8>,
-    sender: mpsc::Sender<Bytes>,
-) {
-    let mut stage = app.stage.clone();
-    loop {
-        if !out.is_empty() && sender.send(Bytes::from(std::mem::take(&mut out))).await.is_err() {
-            return;
+/// A stream on its way to its reader: asked for the next piece when there is room for it, dropped when the
+/// reader is gone.
+struct Feed<D> {
+    app: Arc<App>,
+    generation: Generation,
+    dialect: D,
+    stage: watch::Receiver<Stage>,
+    /// Rendered and not handed on yet.
+    out: Vec<u8>,
+    ended: bool,
+}
+
+impl<D: Dialect> Feed<D> {
+    async fn next(&mut self) -> Option<Bytes> {
+        while self.out.is_empty() && !self.ended {
+            let event = tokio::select! {
+                biased;
+                event = self.generation.next() => event,
+                () = reached(&mut self.stage, Stage::Ending) => Some(Err(SessionError::Stopping)),
+            };
+            self.ended = !matches!(event, Some(Ok(_)));
+            match event {
+                Some(Ok(event)) => self.dialect.render(event, &mut self.out),
+                Some(Err(error)) => push_error(&mut self.out, &error.into()),
+                None => {
+                    self.dialect.close(&self.generation, &mut self.out);
+                    self.out.extend_from_slice(b"data: [DONE]\n\n");
+                }
+            }
         }
-        let event = tokio::select! {
-            biased;
-            event = generation.next() => event,
-            () = reached(&mut stage, Stage::Ending) => Some(Err(crate::route::SessionError::Stopping)),
-        };
-        match event {
-            Some(Ok(event)) => dialect.render(event, &mut out),
-            Some(Err(error)) => {
-                push_error(&mut out, &error.into());
-                break;
-            }
-            None => {
-                dialect.close(&generation, &mut out);
-                out.extend_from_slice(b"data: [DONE]\n\n");
-                break;
-            }
+        (!self.out.is_empty()).then(|| Bytes::from(std::mem::take(&mut self.out)))
+    }
+}
+
+impl<D> Drop for Feed<D> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.app.metrics.disconnects.inc();
         }
     }
-    let _ = sender.send(Bytes::from(out)).await;
 }
 
 /// Runs a generation to its end for an answer in one piece.
@@ -120,6 +124,6 @@ pub(super) async fn collect(
     tokio::select! {
         biased;
         result = run => result,
-        () = reached(&mut stage, Stage::Ending) => Err(crate::route::SessionError::Stopping.into()),
+        () = reached(&mut stage, Stage::Ending) => Err(SessionError::Stopping.into()),
     }
 }
