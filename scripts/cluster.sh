@@ -10,7 +10,7 @@
 #   cluster.sh logs FOLDER     copies the logs of daemons and pods, and the audit log
 #   cluster.sh node up|cut I   boots node I, or takes its power away; also: restart I DAEMON, exec I CMD...
 #
-# SHOAL_CLUSTER names the cluster (default shoal), SHOAL_CLUSTER_NODES says how many nodes it has (default 2).
+# SHOAL_CLUSTER names the cluster (default test), SHOAL_CLUSTER_NODES says how many nodes it has (default 2).
 # Exit status 77: this machine cannot run a cluster, and the message says why.
 set -euo pipefail
 # shellcheck source=scripts/cluster/settings.sh

@@ -7,7 +7,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 (($#)) || fail "usage: e2e-k8s.sh COMMAND..."
 
-export SHOAL_CLUSTER=${SHOAL_CLUSTER:-shoal-e2e}
+export SHOAL_CLUSTER=${SHOAL_CLUSTER:-e2e}
 cluster=$root/scripts/cluster.sh
 
 down() {

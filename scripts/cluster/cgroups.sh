@@ -39,10 +39,11 @@ enter_cgroup() {
     done < <(cgroup_folders "$1")
 }
 
-# Removes cgroup $1 and all below it, as soon as the last of their processes is gone.
+# Removes cgroup $1 and all below it, as soon as the last of their processes is gone. Also where this harness makes
+# none: beside version 1, runc puts containers into the version 2 hierarchy as well.
 remove_cgroup() {
     local folders
-    mapfile -t folders < <(cgroup_folders "$1")
+    mapfile -t folders < <(cgroup_folders "$1" && echo "$hierarchies/unified/$1")
     wait_until 30 remove_folders "${folders[@]}" || fail "cgroup $1 cannot be removed; its processes: $(
         find "${folders[@]}" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | tr '\n' ' '
     )"

@@ -60,7 +60,7 @@ daemon controller-manager kube-controller-manager --kubeconfig "$state/controlle
     --service-account-private-key-file "$pki/accounts.key" \
     --cluster-signing-cert-file "$pki/ca.crt" --cluster-signing-key-file "$pki/ca.key" \
     --service-cluster-ip-range "$service_range" --cluster-cidr "$pod_network.0.0/16" --allocate-node-cidrs=false \
-    --kube-api-qps 200 --kube-api-burst 400
+    --kube-api-qps 200 --kube-api-burst 400 --pvclaimbinder-sync-period 1s
 daemon scheduler kube-scheduler --kubeconfig "$state/scheduler.kubeconfig" \
     --authentication-kubeconfig "$state/scheduler.kubeconfig" \
     --authorization-kubeconfig "$state/scheduler.kubeconfig" \

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../environment.sh"
 
 here=$root/scripts/cluster
 # Clusters of different names run beside each other: each has its own network namespace, so they share addresses.
-cluster=${SHOAL_CLUSTER:-shoal}
+cluster=${SHOAL_CLUSTER:-test}
 nodes=${SHOAL_CLUSTER_NODES:-2}
 [[ $cluster =~ ^[a-z][a-z0-9-]{0,20}$ ]] || fail "SHOAL_CLUSTER: '$cluster' is not a name of a-z, 0-9 and '-'"
 [[ $nodes =~ ^[0-9]$ ]] || fail "SHOAL_CLUSTER_NODES: '$nodes' is not a number from 0 to 9"
