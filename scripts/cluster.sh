@@ -21,7 +21,8 @@ source "$here/process.sh"
 source "$here/check.sh"
 
 PATH=$(program_path):$PATH:/usr/sbin:/sbin
-export PATH KUBECONFIG=$kubeconfig
+# kubectl keeps what it learnt of this cluster with the cluster, and follows nobody's preferences.
+export PATH KUBECONFIG=$kubeconfig KUBECACHEDIR=$state/kubectl KUBERC=off
 holder=$state/pid/holder
 
 # Runs a command as root, in this environment.

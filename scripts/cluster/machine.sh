@@ -20,7 +20,9 @@ start() {
     local node
     living "$holder" >/dev/null && fail "cluster $cluster is up already"
     stop
-    mkdir -p "$state"/{pid,log,pki,etcd}
+    mkdir -p "$state"/{pid,log,pki,etcd,kubectl}
+    touch "$state/log/audit.log" "$kubeconfig"
+    [[ -z ${SUDO_UID:-} ]] || chown "$SUDO_UID:${SUDO_GID:-}" "$state"/{kubectl,log/audit.log} "$kubeconfig"
     echo "$nodes" >"$state/nodes"
     # Keys are here. The folder can be entered, so that the caller of sudo finds the kubeconfig.
     chmod 711 "$state"
@@ -39,7 +41,6 @@ start() {
 
     inside "$here/control-plane.sh"
     say "    API server ready ($SECONDS s)"
-    [[ -z ${SUDO_UID:-} ]] || chown "$SUDO_UID:${SUDO_GID:-}" "$kubeconfig"
     for ((node = 1; node <= nodes; node++)); do
         inside "$here/node.sh" up "$node"
     done

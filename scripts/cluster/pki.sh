@@ -30,7 +30,9 @@ certificate() {
 # client NAME SUBJECT [USAGE ALTERNATIVE_NAMES]: a certificate and the kubeconfig that presents it.
 client() {
     certificate "$1" ca "$2" "${3:-clientAuth}" "${4:-}"
-    (umask 077 && cat >"$state/$1.kubeconfig") <<JSON
+    touch "$state/$1.kubeconfig"
+    chmod 600 "$state/$1.kubeconfig"
+    cat >"$state/$1.kubeconfig" <<JSON
 {"apiVersion": "v1", "kind": "Config", "current-context": "shoal",
  "contexts": [{"name": "shoal", "context": {"cluster": "shoal", "user": "$1"}}],
  "clusters": [{"name": "shoal", "cluster": {"server": "$api", "certificate-authority-data": "$(base64 -w0 "$pki/ca.crt")"}}],
