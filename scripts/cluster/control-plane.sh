@@ -67,3 +67,10 @@ daemon scheduler kube-scheduler --kubeconfig "$state/scheduler.kubeconfig" \
     --bind-address 127.0.0.1 --leader-elect=false --kube-api-qps 200 --kube-api-burst 400
 kubectl create clusterrolebinding shoal-test-node-proxier \
     --clusterrole system:node-proxier --user system:kube-proxy >/dev/null
+
+# The network plugin of the nodes knows no policies.
+kubectl create clusterrole shoal-test-policies --verb list,watch \
+    --resource pods,namespaces,networkpolicies.networking.k8s.io >/dev/null
+kubectl create clusterrolebinding shoal-test-policies \
+    --clusterrole shoal-test-policies --user shoal-test-policies >/dev/null
+daemon policies python3 "$here/policies.py" "$state" "$control_plane:6443"

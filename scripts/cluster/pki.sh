@@ -53,6 +53,7 @@ DNS:$service.cluster.local,DNS:localhost,IP:$control_plane,IP:$api_service,IP:12
     client controller-manager /CN=system:kube-controller-manager
     client scheduler /CN=system:kube-scheduler
     client proxy /CN=system:kube-proxy
+    client policies /CN=shoal-test-policies
     openssl genrsa -out "$pki/accounts.key" 2048 2>/dev/null
     openssl rsa -in "$pki/accounts.key" -pubout -out "$pki/accounts.pub" 2>/dev/null
 }

@@ -65,29 +65,34 @@ ask() {
     k wait --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s pod/ask || { k logs ask; return 1; }
 }
 
+again() {
+    k delete pod ask --now >/dev/null
+    ask
+}
+
 post() {
     curl -sS --max-time 30 "http://$1/v1/chat/completions" -H 'Content-Type: application/json' -d '{"model": "prove",
         "max_tokens": 16, "temperature": 0, "messages": [{"role": "user", "content": "'"$(printf 'Tell me about the sea. %.0s' {1..40})"'"}]}'
 }
 
-# Not a check: nothing here enforces them. Says so, and would say it if that changed.
-policies() {
-    k create --filename - >/dev/null <<'YAML'
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: nobody}
-spec: {podSelector: {}, policyTypes: [Ingress]}
-YAML
-    sleep 2
-    if says '"content"' post "$1" >/dev/null; then
-        echo "note           network policies are accepted and not enforced"
-    else
-        echo "note           network policies are enforced"
-    fi
+knows_both() {
+    [[ $(curl -sS "http://$1/metrics" | grep -cE 'instances\{role="(prefill|decode)"\} [1-9]') == 2 ]]
 }
+
+# policy NAME SPEC
+policy() {
+    k create --filename - <<YAML
+{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "$1"}, "spec": $2}
+YAML
+}
+
+# A policy is in force a moment after it was made.
+refused() { wait_until 10 silent "$1"; }
+silent() { ! curl -sS --max-time 1 "http://$1/health"; }
 
 trap cleanup EXIT
 cleanup
+check "rules are made of network policies" python3 "$here/test_policies.py"
 check "both nodes are ready" kubectl wait --for=condition=Ready node/node1 node/node2 --timeout=60s
 check "namespace, volume, fleet admitted" apply
 check "a pod that is not restricted is refused" says 'violates PodSecurity' k run bad --image=localhost/shoal:1
@@ -95,6 +100,7 @@ check "the claim is bound" k wait --for=jsonpath='{.status.phase}'=Bound --timeo
 check "engines are ready, one on each node" k wait --for=condition=Ready --timeout=120s pod/prefill pod/decode
 check "the gateway is ready: DNS found the engines" k rollout status deployment/gateway --timeout=60s
 service=$(k get service gateway --output jsonpath='{.spec.clusterIP}')
+check "it knows an instance of each role" wait_until 30 knows_both "$service"
 # One answer: the second time the prompt would be in decode's cache.
 check "an answer through the Service, from outside; KV pages went from node1 to node2" \
     says '"completion_tokens":[1-9].*"prefill_instance":"prefill","decode_instance":"decode".*"kv_bytes":[1-9]' \
@@ -103,5 +109,11 @@ check "an answer through the Service, from a pod, by name" ask
 check "kubectl logs" says '.' k logs ask
 check "kubectl exec" says '^shoal-engine [0-9]' k exec prefill -- shoal-engine --version
 check "the audit log names who did what" grep -q '"verb":"create".*"username":"admin".*"namespace":"prove"' "$state/log/audit.log"
-policies "$service"
+check "a network policy keeps everybody out" policy nobody '{"podSelector": {"matchLabels": {"app": "gateway"}}}'
+check "  so that there is no answer from outside" refused "$service"
+check "another lets one pod in, by label and name of the port" policy ask '{
+    "podSelector": {"matchLabels": {"app": "gateway"}},
+    "ingress": [{"from": [{"podSelector": {"matchLabels": {"run": "ask"}}}], "ports": [{"port": "http"}]}]}'
+check "  which gets its answer" again
+check "  and nobody else does" refused "$service"
 exit "$failed"
