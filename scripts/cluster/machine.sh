@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What needs root: start, stop, daemons, load TAR, logs FOLDER, node VERB... . cluster.sh calls it.
+# What needs root: start, stop, daemons, load TAR, logs FOLDER, node VERB..., fake-nodes COUNT. cluster.sh calls it.
 #
 # One process holds the namespaces of the whole cluster. It is the first of its pid namespace, so when it is killed
 # the kernel ends everything in it, and mounts and network disappear with it.
@@ -100,7 +100,7 @@ other_clusters() {
 daemons() {
     inside bash -euc "source '$here/process.sh'
         for file in '$state'/pid/*; do
-            [[ \$file == */holder ]] || echo \"\${file##*/} \$(living \"\$file\" || echo dead)\"
+            [[ \$file == */holder ]] || printf '%-20s %s\\n' \"\${file##*/}\" \"\$(living \"\$file\" || echo dead)\"
         done"
 }
 
@@ -129,5 +129,6 @@ case $verb in
 start | stop | daemons) "$verb" ;;
 load | logs) "$verb" "$@" ;;
 node) inside "$here/node.sh" "$@" ;;
+fake-nodes) inside "$here/fake-nodes.sh" "$@" ;;
 *) fail "no such verb: $verb" ;;
 esac

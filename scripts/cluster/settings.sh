@@ -39,6 +39,6 @@ program_folder() {
 # All of them, as a PATH.
 program_path() {
     local group path=''
-    for group in kubernetes etcd coredns pause clients; do path+=$(program_folder "$group"):; done
+    for group in kubernetes etcd coredns pause clients kwok; do path+=$(program_folder "$group"):; done
     printf '%s\n' "${path%:}"
 }
