@@ -27,6 +27,7 @@ start() {
     # Keys are here. The folder can be entered, so that the caller of sudo finds the kubeconfig.
     chmod 711 "$state"
     chmod 700 "$state"/{pki,etcd}
+    inherit
     more_watches
     make_mount_points
     make_cgroup "$cgroup"
@@ -58,6 +59,14 @@ dns() {
     say "    DNS ready ($SECONDS s)"
 }
 
+# What another running cluster has changed on the machine is this one's to undo, if it ends last.
+inherit() {
+    local file
+    for file in "$(dirname "$state")"/*/{watches,mount-points}; do
+        [[ ! -e $file ]] || cp -n "$file" "$state/"
+    done
+}
+
 # Only this many processes can watch files otherwise (128 by default), for all users of the machine together. The one
 # setting outside the cluster that is changed; stop puts it back.
 more_watches() {
@@ -77,19 +86,18 @@ make_mount_points() {
 }
 
 stop() {
-    local folder
     [[ -e $state ]] || return 0
     end "$holder" KILL
     remove_cgroup "$cgroup"
-    [[ ! -e $state/watches ]] || cat "$state/watches" >/proc/sys/fs/inotify/max_user_instances
-    if [[ -e $state/mount-points ]] && ! other_clusters; then
-        while read -r folder; do rmdir --ignore-fail-on-non-empty "$folder"; done <"$state/mount-points"
+    if ! other_clusters; then
+        [[ ! -e $state/watches ]] || cat "$state/watches" >/proc/sys/fs/inotify/max_user_instances
+        [[ ! -e $state/mount-points ]] || xargs rmdir --ignore-fail-on-non-empty <"$state/mount-points"
     fi
     rm -rf --one-file-system "$state"
     rmdir --ignore-fail-on-non-empty "$(dirname "$state")"
 }
 
-# To remove a folder is to unmount what other namespaces have mounted on it.
+# They need the setting, and to remove a folder is to unmount what their nodes have mounted on it.
 other_clusters() {
     local patterns
     mapfile -t patterns < <(cgroup_folders 'shoal-*')
