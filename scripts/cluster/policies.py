@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Enforces NetworkPolicies on the test cluster's nodes: policies.py STATE_FOLDER API_HOST.
 
 Watches pods, namespaces and policies, and gives each node one nftables table, replaced as a whole when it changes.
@@ -6,7 +5,7 @@ Every packet between pods is routed, so the forward hook sees all of them, after
 Service. What a node itself sends to its pods, probes among it, is never held back, as the API demands.
 
 Covers networking.k8s.io/v1: selectors, address blocks with exceptions, ports by number, range and name. It is part of
-the tests and written for few pods: every change recomputes everything.
+the tests and written for few pods on real nodes: every change recomputes all rules. Pods of fake nodes get none.
 """
 
 import http.client
@@ -47,7 +46,12 @@ class Watch(threading.Thread):
 
     def __init__(self, api, path, changed):
         super().__init__(daemon=True)
-        self.api, self.path, self.changed, self.objects, self.known = api, path, changed, {}, False
+        self.api, self.path, self.changed = api, path, changed
+        self.objects, self.known, self.lock = {}, False, threading.Lock()
+
+    def all(self):
+        with self.lock:
+            return list(self.objects.values())
 
     def run(self):
         while True:
@@ -59,7 +63,8 @@ class Watch(threading.Thread):
 
     def follow(self):
         everything = json.load(self.api.get(self.path))
-        self.objects = {item["metadata"]["uid"]: item for item in everything["items"]}
+        with self.lock:
+            self.objects = {item["metadata"]["uid"]: item for item in everything["items"]}
         self.known = True
         self.changed.set()
         version = everything["metadata"]["resourceVersion"]
@@ -68,9 +73,11 @@ class Watch(threading.Thread):
             if event["type"] == "ERROR":
                 return
             uid = event["object"]["metadata"]["uid"]
-            self.objects = {key: value for key, value in self.objects.items() if key != uid}
-            if event["type"] != "DELETED":
-                self.objects |= {uid: event["object"]}
+            with self.lock:
+                if event["type"] == "DELETED":
+                    self.objects.pop(uid, None)
+                else:
+                    self.objects[uid] = event["object"]
             self.changed.set()
 
 
@@ -150,12 +157,12 @@ def allowed(rule, direction, pod, namespace, pods, namespaces):
                 yield f"    {match} {port} return"
 
 
-def table(pods, namespaces, policies):
-    """The rules of one node; they name pods of all nodes, because a packet passes the nodes of both its ends."""
+def table(node, pods, namespaces, policies):
+    """The rules of one node, for its own pods: what leaves them, and what comes to them from anywhere."""
     jumps, chains = [], []
     pods = sorted(filter(has_address, pods), key=lambda pod: pod["status"]["podIP"])
     for direction, field in (("Egress", "saddr"), ("Ingress", "daddr")):
-        for pod in pods:
+        for pod in (pod for pod in pods if pod["spec"].get("nodeName") == node):
             mine = [each for each in policies if concerns(each, direction, pod)]
             if not mine:
                 continue
@@ -189,20 +196,26 @@ def main(state, host):
     applied = {}
     while True:
         # At least once a second: a node that was booted again has no rules yet.
-        changed.wait(1)
+        news = changed.wait(1)
+        # Changes come in groups.
+        time.sleep(0.05 if news else 0)
         changed.clear()
         if not all(watch.known for watch in watches.values()):
             continue
-        text = table(*(list(watch.objects.values()) for watch in watches.values()))
+        seen = [watch.all() for watch in watches.values()]
         for file in state.glob("pid/node?"):
             try:
                 process = file.read_text()
+                if not news and applied.get(file, ("",))[0] == process:
+                    continue
+                text = table(file.name, *seen)
                 if applied.get(file) != (process, text):
                     command = ["nsenter", "--target", process.split()[0], "--net", "nft", "--file", "-"]
                     subprocess.run(command, input=text, text=True, check=True)
                     applied[file] = (process, text)
             except (OSError, IndexError, subprocess.CalledProcessError) as error:
-                print(f"{file.name}: {error!r}", flush=True)
+                applied.pop(file, None)
+                print(f"{file.name}: {error!r}; again in a second", flush=True)
 
 
 if __name__ == "__main__":

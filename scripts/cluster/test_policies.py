@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The rules that policies.py makes, without a cluster."""
 
 import sys
@@ -12,7 +11,7 @@ def pod(name, address, namespace="a", ports=(), **labels):
     containers = [{"ports": [{"name": word, "containerPort": number} for word, number in ports]}]
     return {
         "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"containers": containers},
+        "spec": {"containers": containers, "nodeName": "node2" if namespace == "b" else "node1"},
         "status": {"phase": "Running", "podIP": address},
     }
 
@@ -27,9 +26,9 @@ ASK = pod("ask", "10.0.0.2", app="ask")
 FAR = pod("far", "10.0.0.3", namespace="b", app="ask", ports=[("http", 9000)])
 
 
-def chains(*specs):
-    """Lines of each pod's chain, without the drop at its end; what jumps to it is taken for granted."""
-    text = policies.table([WEB, ASK, FAR], NAMESPACES, [policy(spec) for spec in specs])
+def chains(*specs, node="node1"):
+    """Lines of each pod's chain, without the drop at its end."""
+    text = policies.table(node, [WEB, ASK, FAR], NAMESPACES, [policy(spec) for spec in specs])
     found = {}
     for block in text.split("  chain ")[1:]:
         name, *lines = [" ".join(line.split()) for line in block.strip().splitlines()]
@@ -77,6 +76,9 @@ class Rules(unittest.TestCase):
     def test_egress_in_the_spec_makes_it_a_policy_for_egress_too(self):
         spec = {"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{}], "egress": []}
         self.assertEqual(chains(spec), {"egress-10-0-0-1": [], "ingress-10-0-0-1": ["return"]})
+
+    def test_a_node_has_rules_for_its_own_pods_alone(self):
+        self.assertEqual(chains({"podSelector": {}}, node="node2"), {})
 
     def test_policies_add_up(self):
         one = {"podSelector": {}, "ingress": [{"ports": [{"port": 1}]}]}
