@@ -1,9 +1,9 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak clean distclean
+.PHONY: help build demo test lint bench soak images cluster cluster-down kind clean distclean
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## compile everything in the release profile
 	cargo build --release --locked --workspace
@@ -23,8 +23,20 @@ bench: ## figures against llama.cpp and against the machine's own limits, each a
 soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
 	@DURATION="$(DURATION)" scripts/soak.sh
 
+images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker
+	@scripts/images.sh
+
+cluster: ## a real two-node Kubernetes cluster on this machine, without Docker; cluster-down stops it
+	@scripts/cluster.sh up
+
+cluster-down: ## stop that cluster; nothing of it is left
+	@scripts/cluster.sh down
+
+kind: images ## the same on a machine that has Docker and kind: two nodes, images loaded
+	@scripts/kind.sh
+
 clean: ## remove what was compiled; models and tools stay in the cache
 	cargo clean
 
-distclean: clean ## also remove the cache of models, tools and yardsticks
+distclean: clean cluster-down ## also remove the cache of models, tools and yardsticks
 	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/shoal"

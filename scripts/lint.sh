@@ -11,7 +11,7 @@ say "-- format"
 cargo fmt --all --check
 
 say "-- shell scripts"
-"$tools/bin/shellcheck" --external-sources scripts/*.sh .ci/run
+"$tools/bin/shellcheck" --external-sources scripts/*.sh scripts/cluster/*.sh .ci/run
 
 # Advisories are left out: their database is a git repository, which this check must not depend on.
 say "-- licences, banned crates, sources"
