@@ -144,6 +144,7 @@ fn failure(name: &str, phase: &Phase) -> Option<String> {
     match phase {
         Phase::Crashed { exit, .. } => Some(format!("{name} crashed ({exit})")),
         Phase::Unresponsive { .. } => Some(format!("{name} does not answer")),
+        Phase::Retrying { why, .. } => Some(format!("{name}: {why}")),
         _ => None,
     }
 }
