@@ -186,6 +186,7 @@ impl Host {
             serving,
             endpoint: format!("http://127.0.0.1:{port}/v1"),
             rolls: false,
+            trouble: None,
         })
     }
 }

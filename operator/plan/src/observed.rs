@@ -114,6 +114,8 @@ pub struct Gateway {
     /// Its host brings a changed one up beside the old one, and starts it again by itself when it fails: it
     /// is never stopped to be changed, and never replaced because of a crash.
     pub rolls: bool,
+    /// What keeps a part of it from running while the rest serves, for people.
+    pub trouble: Option<String>,
 }
 
 /// Everything a host saw at one moment. It may be out of date.

@@ -46,8 +46,8 @@ impl GatewayTemplate {
 
 /// 16 hex digits over name and source: a gateway serves only instances of its own model.
 pub fn model_digest(model: &ModelSpec) -> String {
-    let ModelSpec { name, source: shoal_crds::ModelSource { path } } = model;
-    digest(&format!("{}:{name}\n{path}", name.len()))
+    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim } } = model;
+    digest(&format!("{}:{name}\n{path}\n{}", name.len(), claim.as_deref().unwrap_or_default()))
 }
 
 fn digest(text: &str) -> String {

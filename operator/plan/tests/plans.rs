@@ -81,6 +81,16 @@ fn a_gateway_that_rolls_is_changed_without_being_stopped() {
 }
 
 #[test]
+fn a_gateway_that_serves_with_a_part_of_it_down_is_degraded_and_left_alone() {
+    let mut world = World::settled(cluster(1, 1));
+    world.observed.gateway.as_mut().unwrap().trouble = Some("crashed (exit 1)".to_owned());
+    let plan = world.plan();
+    assert!(plan.is_settled() && plan.status.is(shoal_crds::condition::READY), "{plan:?}");
+    let degraded = plan.status.condition(shoal_crds::condition::DEGRADED).unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.message.as_str()), ("True", "gateway: crashed (exit 1)"));
+}
+
+#[test]
 fn what_its_host_tries_again_is_reported_and_left_alone_until_the_settings_change() {
     let mut world = World::settled(cluster(1, 1));
     let since = world.now;

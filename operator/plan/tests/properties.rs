@@ -58,6 +58,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             serving: same,
             endpoint: "http://127.0.0.1:8000/v1".to_owned(),
             rolls,
+            trouble: rolls.then(|| "one of two crashed".to_owned()),
         },
     );
     (prop::collection::vec(instance(), 0..12), prop::option::of(gateway)).prop_map(
