@@ -30,6 +30,9 @@ const CONCURRENCY: u16 = 16;
 /// What happens within this time to one object is one look.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 
+/// Every first list is read within this time, unless the API server is away or refuses one.
+const FILLED: Duration = Duration::from_secs(30);
+
 /// What a controller is made of, each time that this process begins to lead.
 #[derive(Clone)]
 pub struct Parts {
@@ -96,7 +99,9 @@ async fn look(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Re
     let reference = ObjectRef::from_obj(watched.as_ref());
     context.taken(&reference);
     // Half a view would look like objects that are missing. The stores fill while this waits.
-    context.cache.filled().await;
+    if tokio::time::timeout(FILLED, context.cache.filled()).await.is_err() {
+        return Err(ReconcileError::Blind);
+    }
     let begun = Instant::now();
     let calls = Calls::new(context.client.clone(), context.leadership.clone(), Arc::clone(&context.metrics));
     let outcome = match watched.as_ref() {

@@ -41,6 +41,8 @@ pub enum ReconcileError {
     Apply(#[from] ApplyError),
     #[error("{0}")]
     Status(#[from] StatusError),
+    #[error("not every kind could be listed yet; the log of watches says which")]
+    Blind,
     #[error("a reconcile panicked")]
     Panicked,
 }
@@ -53,7 +55,7 @@ impl ReconcileError {
             Self::Observe(error) => error.class(),
             Self::Apply(error) => error.class(),
             Self::Status(error) => error.class(),
-            Self::Panicked => Class::Transient,
+            Self::Blind | Self::Panicked => Class::Transient,
         }
     }
 
@@ -65,6 +67,7 @@ impl ReconcileError {
             Self::Observe(_) => "observe",
             Self::Apply(_) => "apply",
             Self::Status(_) => "status",
+            Self::Blind => "blind",
             Self::Panicked => "panicked",
         }
     }

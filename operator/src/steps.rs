@@ -148,7 +148,10 @@ impl Scene<'_> {
     }
 
     fn labels(&self, found: &InstanceFacts) -> BTreeMap<String, String> {
-        labels::instance(self.fleet.name(), &found.name, found.role, &found.model)
+        let mut labels = labels::instance(self.fleet.name(), &found.name, found.role, &found.model);
+        // A pod whose model nobody knows any more is replaced, not named after a guess.
+        labels.retain(|_, value| !value.is_empty());
+        labels
     }
 
     /// The old pod's crashes travel to the new one: a pod that had to be given up while it lived counts too.

@@ -80,8 +80,12 @@ impl InstanceFacts {
             attempt,
             // A pod that lost its mark decodes, as any instance can; the planner sees to the rest.
             role: labels::role(marks).unwrap_or(Role::Decode),
-            // A pod whose mark is gone counts as made from earlier settings.
-            template: text(notes, labels::TEMPLATE),
+            // A pod whose marks are gone counts as made from earlier settings.
+            template: if marks.contains_key(labels::MODEL) {
+                text(notes, labels::TEMPLATE)
+            } else {
+                String::new()
+            },
             model: text(marks, labels::MODEL),
             created: pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, clock::of),
             crashes: crashes(inherited, &state, pod::restarts(pod, ENGINE_CONTAINER)),

@@ -42,7 +42,7 @@ impl PodDiscovery {
     /// Reads who it is from its surroundings; does not wait for the API server.
     pub async fn new(selector: &str, metrics: Arc<Metrics>) -> Result<Self, PodsError> {
         let client = Client::try_default().await?;
-        let api = Api::default_namespaced(client);
+        let api: Api<Pod> = Api::default_namespaced(client);
         let (store, writer) = reflector::store();
         let events = watcher(api, watcher::Config::default().labels(selector))
             .default_backoff()
