@@ -34,6 +34,10 @@ fn the_smallest_document_takes_every_default() {
 
 #[test]
 fn what_is_written_reads_back_equal() {
+    let claimed = SMALLEST.replace("smollm2.gguf }", "smollm2.gguf, claim: models }");
+    let cluster = read(&claimed).unwrap();
+    assert_eq!(cluster.spec.model.source.claim.as_deref(), Some("models"));
+    assert_eq!(read(&write(&cluster).unwrap()).unwrap(), cluster);
     let cluster = read(&with_spec("engine: { threads: 3, kvMemory: 2Gi, maxContext: 4096 }")).unwrap();
     assert_eq!(read(&write(&cluster).unwrap()).unwrap(), cluster);
 }
@@ -103,6 +107,18 @@ fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
     ];
     for (lines, expected) in cases {
         assert_eq!(&refusal(&with_spec(lines)), expected, "spec line {lines:?}");
+    }
+}
+
+#[test]
+fn a_claim_has_a_name_that_a_claim_can_have() {
+    for name in ["other/models", "Models", "-a", "a.", "''"] {
+        let text = SMALLEST.replace("smollm2.gguf }", &format!("smollm2.gguf, claim: {name} }}"));
+        assert_eq!(
+            refusal(&text),
+            "spec.model.source.claim: must be the name of a PersistentVolumeClaim: at most 253 lower-case letters, digits, '-' or '.'",
+            "{name}"
+        );
     }
 }
 

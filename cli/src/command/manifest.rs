@@ -16,13 +16,19 @@ const MAX_BYTES: u64 = 1 << 20;
 /// manifest's own folder and `~/` from the user's home, because the resource itself knows only absolute paths.
 pub(super) fn read(path: &Path) -> Result<ServingCluster, Failure> {
     let text = text(path)?;
-    match shoal_crds::read(&text) {
-        Ok(cluster) => Ok(cluster),
+    let cluster = match shoal_crds::read(&text) {
+        Ok(cluster) => cluster,
         Err(error) => match relocated(path, &text) {
-            Some(text) => shoal_crds::read(&text).map_err(|error| refused(path, &error)),
-            None => Err(refused(path, &error)),
+            Some(text) => shoal_crds::read(&text).map_err(|error| refused(path, &error))?,
+            None => return Err(refused(path, &error)),
         },
+    };
+    if cluster.spec.model.source.claim.is_some() {
+        let what =
+            "spec.model.source.claim: there are no claims on one machine; remove it and name the file itself";
+        return Err(Failure::invalid(format!("{} is refused:\n  {what}", path.display())));
     }
+    Ok(cluster)
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

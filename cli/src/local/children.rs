@@ -16,8 +16,6 @@ use super::process::Identity;
 
 /// Bytes at the end of a log in which the error is looked for.
 const TAIL: u64 = 64 << 10;
-/// Characters of it shown as the reason of a crash.
-const SHOWN: usize = 300;
 
 #[derive(Debug, Default)]
 pub(super) struct Children {
@@ -68,40 +66,12 @@ impl Children {
     }
 }
 
-/// Why a process ended, as far as its log tells: its last error with its causes, else its last line.
+/// Why a process ended, as far as its log tells.
 pub(super) fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes).ok()?;
-    let words = words(&String::from_utf8_lossy(&bytes))?;
-    Some(words.chars().filter(|character| !character.is_control()).take(SHOWN).collect())
-}
-
-fn words(text: &str) -> Option<String> {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let Some(at) = lines.iter().rposition(|line| line.starts_with("Error: ")) else {
-        return lines.last().map(|line| (*line).to_owned());
-    };
-    let error = lines[at].trim_start_matches("Error: ").to_owned();
-    // As `main` prints an error: causes under their own heading, then perhaps a backtrace.
-    let causes = lines[at + 1..].iter().skip_while(|line| **line == "Caused by:");
-    let heading = lines.get(at + 1) == Some(&"Caused by:");
-    let causes = causes.take_while(|line| heading && **line != "Stack backtrace:");
-    Some(causes.fold(error, |told, cause| format!("{told}: {cause}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::words;
-
-    #[test]
-    fn the_error_of_a_log_is_found_before_its_backtrace_with_its_causes() {
-        let log = "INFO loading\nError: cannot load\n\nCaused by:\n    no such file\n\nStack backtrace:\n   0: main\n";
-        assert_eq!(words(log).unwrap(), "cannot load: no such file");
-        assert_eq!(words("Error: bad magic\n\nStack backtrace:\n 0: main\n").unwrap(), "bad magic");
-        assert_eq!(words("one\ntwo\n\n").unwrap(), "two");
-        assert_eq!(words("\n"), None);
-    }
+    shoal_plan::last_words(&String::from_utf8_lossy(&bytes))
 }

@@ -127,6 +127,7 @@ impl Host {
             name: self.dir.name.clone(),
             generation: resource.metadata.generation.unwrap_or(1),
             spec: resource.spec.clone(),
+            image: String::new(),
             stopping,
         };
         let observed = self.observe(now)?;

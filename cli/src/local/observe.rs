@@ -185,6 +185,8 @@ impl Host {
             crashes: record.life.crashes,
             serving,
             endpoint: format!("http://127.0.0.1:{port}/v1"),
+            rolls: false,
+            trouble: None,
         })
     }
 }

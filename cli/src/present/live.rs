@@ -90,13 +90,14 @@ fn rows(observed: &Observed) -> Vec<(String, &'static str, Phase)> {
 
 /// On a terminal the live lines tell of what goes well.
 fn worth_a_line(phase: &Phase, terminal: bool) -> bool {
-    !terminal || matches!(phase, Phase::Crashed { .. } | Phase::Unresponsive { .. })
+    !terminal || matches!(phase, Phase::Crashed { .. } | Phase::Unresponsive { .. } | Phase::Retrying { .. })
 }
 
 fn detail(phase: &Phase) -> String {
     match phase {
         Phase::Crashed { exit, .. } => style::bold(&format!("crashed ({exit})")),
         Phase::Unresponsive { .. } => style::bold("does not answer"),
+        Phase::Retrying { why, .. } => style::bold(why),
         other => other.as_str().to_lowercase(),
     }
 }

@@ -83,12 +83,19 @@ pub struct ModelSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
-    /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json, on the machine
-    /// of each instance. Required. Example: /models/smollm2.gguf.
+    /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
+    /// cluster within the claim or, without one, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
         .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
     pub path: String,
+    /// PersistentVolumeClaim in the resource's own namespace that holds the model; every instance and gateway
+    /// mounts it, read-only. In a cluster only. Default: none. Example: models.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$')")
+        .message("must be the name of a PersistentVolumeClaim: at most 253 lower-case letters, digits, '-' or '.'"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<String>,
 }
 
 /// What computes: one value until GPUs are served.
@@ -109,12 +116,14 @@ pub struct EngineSpec {
     /// What computes. Default: cpu, the only value. Example: cpu.
     #[serde(default)]
     pub device: Device,
-    /// Compute threads of each instance, 1 to 256. Default: the machine's cores shared evenly among the
-    /// instances that the spec asks for, at least 1. Example: 4.
+    /// Compute threads of each instance, 1 to 256; in a cluster each also requests as many cores. Default: on
+    /// one machine its cores shared evenly among the instances that the spec asks for, at least 1; in a
+    /// cluster every core that the pod may use. Example: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 256").message("must be 1 to 256"))]
     pub threads: Option<i32>,
-    /// Memory for the KV cache of each instance, in bytes with an optional Ki, Mi, Gi or Ti; 16Mi to 4Ti.
+    /// Memory for the KV cache of each instance, in bytes with an optional Ki, Mi, Gi or Ti; 16Mi to 4Ti. In a
+    /// cluster each instance requests it.
     /// Default: 512Mi. Example: 2Gi.
     #[schemars(length(max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,14}(Ki|Mi|Gi|Ti)?$') && quantity(self).compareTo(quantity('16Mi')) >= 0 && quantity(self).compareTo(quantity('4Ti')) <= 0")
@@ -215,7 +224,7 @@ impl Default for DecodeSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewaySpec {
-    /// TCP port of the OpenAI API, 1 to 65535. Default: 8000. Example: 9000.
+    /// TCP port of the OpenAI API, 1 to 65535: of the machine's loopback, or of the gateway's Service. Default: 8000. Example: 9000.
     #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("must be 1 to 65535"))]
     #[serde(default = "GatewaySpec::default_port")]
     pub port: i32,

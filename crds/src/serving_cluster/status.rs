@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// Condition types that a `ServingCluster` carries, always all three.
+/// Condition types that a `ServingCluster` carries: always the first three.
 pub mod condition {
     /// The endpoint answers requests.
     pub const READY: &str = "Ready";
@@ -16,6 +16,8 @@ pub mod condition {
     pub const PROGRESSING: &str = "Progressing";
     /// Something that should run does not, or does not answer.
     pub const DEGRADED: &str = "Degraded";
+    /// A person has to do something; only there while it is so.
+    pub const STALLED: &str = "Stalled";
 }
 
 /// What the operator last saw.
@@ -25,7 +27,8 @@ pub struct ServingClusterStatus {
     /// The metadata.generation this status speaks of. Default: absent until first seen. Example: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Progressing and Degraded, each with a reason and a message. Default: empty until first seen.
+    /// Ready, Progressing and Degraded, each with a reason and a message; Stalled beside them while a person
+    /// has to do something, for example because a name is taken or a quota used up. Default: empty until first seen.
     /// Example: [{type: Ready, status: "True", reason: Serving}].
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[serde(default)]

@@ -8,13 +8,13 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser as _;
 use shoal_gateway::fleet::Fleet;
-use shoal_gateway::fleet::discovery::FileDiscovery;
+use shoal_gateway::fleet::discovery::{FileDiscovery, PodDiscovery};
 use shoal_gateway::http::app::{App, Parts};
 use shoal_gateway::http::keys::ApiKeys;
 use shoal_gateway::http::routes;
 use shoal_gateway::http::server::{Stage, serve};
 use shoal_gateway::metrics::Metrics;
-use shoal_gateway::options::Options;
+use shoal_gateway::options::{FleetOptions, Options};
 use shoal_gateway::route::Router;
 use shoal_gateway::text::{TextLimits, TextModel};
 use shoal_wire::FleetSecret;
@@ -41,7 +41,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new()?);
     let fleet = Fleet::new(FleetSecret::read(&options.secret_file)?, Arc::clone(&metrics));
-    tokio::spawn(Arc::clone(&fleet).run(FileDiscovery::new(options.instances.clone(), Arc::clone(&metrics))));
+    follow(&fleet, options.fleet.clone(), Arc::clone(&metrics)).await?;
 
     let text = open_model(&options).await?;
     let stage = watch::Sender::new(Stage::Serving);
@@ -71,6 +71,19 @@ async fn run(options: Options) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(path);
     }
     tracing::info!("done");
+    Ok(())
+}
+
+/// Begins to follow the fleet, wherever it is listed.
+async fn follow(fleet: &Arc<Fleet>, options: FleetOptions, metrics: Arc<Metrics>) -> anyhow::Result<()> {
+    let FleetOptions { instances, pods } = options;
+    if let Some(selector) = pods {
+        let source = PodDiscovery::new(&selector, metrics).await?;
+        tokio::spawn(Arc::clone(fleet).run(source));
+    } else {
+        let source = FileDiscovery::new(instances.context("--instances")?, metrics);
+        tokio::spawn(Arc::clone(fleet).run(source));
+    }
     Ok(())
 }
 

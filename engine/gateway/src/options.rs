@@ -20,9 +20,8 @@ pub struct Options {
     /// Name of the model in the API
     #[arg(long)]
     pub model_name: String,
-    /// JSON file that lists the fleet: {"instances": [{"name": "...", "grpc": "host:port"}]}; followed
-    #[arg(long)]
-    pub instances: PathBuf,
+    #[command(flatten)]
+    pub fleet: FleetOptions,
     /// File with the fleet's secret (32 to 4096 bytes)
     #[arg(long)]
     pub secret_file: PathBuf,
@@ -61,6 +60,18 @@ pub struct Options {
     pub log: String,
 }
 
+/// Where the engines are: one of both.
+#[derive(Debug, Clone, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct FleetOptions {
+    /// JSON file that lists the fleet: {"instances": [{"name": "...", "grpc": "host:port"}]}; followed
+    #[arg(long, value_name = "FILE")]
+    pub instances: Option<PathBuf>,
+    /// Label selector of the fleet's pods in this pod's own namespace; watched at the API server
+    #[arg(long, value_name = "SELECTOR")]
+    pub pods: Option<String>,
+}
+
 impl Options {
     pub fn threads(&self) -> usize {
         let half_of_the_cores =
@@ -75,5 +86,23 @@ impl Options {
             failover_wait: self.failover_wait,
             arrival_wait: self.arrival_wait,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::Options;
+
+    #[test]
+    fn the_fleet_is_a_file_or_pods_and_never_both_or_none() {
+        let parse = |more: &[&str]| {
+            let least = ["shoal-gateway", "--model", "m", "--model-name", "n", "--secret-file", "s"];
+            Options::try_parse_from(least.iter().chain(more)).map(|options| options.fleet)
+        };
+        assert!(parse(&["--instances", "f"]).expect("a file").instances.is_some());
+        assert!(parse(&["--pods", "a=b"]).expect("pods").pods.is_some());
+        assert!(parse(&[]).is_err() && parse(&["--instances", "f", "--pods", "a=b"]).is_err());
     }
 }

@@ -45,11 +45,14 @@ impl FleetSecret {
             return Err(SecretError::Length { path: shown, length });
         }
         let bytes = std::fs::read(path).map_err(read)?;
-        let secret = bytes.trim_ascii();
-        if secret.len() < MIN_SECRET_BYTES {
-            return Err(SecretError::Length { path: shown, length: secret.len() as u64 });
-        }
-        Ok(Self(*blake3::hash(secret).as_bytes()))
+        Self::parse(&bytes).ok_or(SecretError::Length { path: shown, length: bytes.len() as u64 })
+    }
+
+    /// The secret that a file of this content holds; none if it is too short or too long.
+    pub fn parse(content: &[u8]) -> Option<Self> {
+        let secret = content.trim_ascii();
+        let fits = secret.len() >= MIN_SECRET_BYTES && content.len() as u64 <= MAX_SECRET_BYTES;
+        fits.then(|| Self(*blake3::hash(secret).as_bytes()))
     }
 
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
@@ -94,6 +97,16 @@ impl FleetSecret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_has_32_to_4096_bytes_and_white_space_around_it_does_not_count() {
+        let parse = |content: &[u8]| FleetSecret::parse(content).map(|secret| secret.bearer());
+        assert_eq!(parse(&[b'x'; 31]), None);
+        assert_eq!(parse(&[b'x'; 4097]), None);
+        assert_eq!(parse(&[&[b'x'; 31][..], b"\n"].concat()), None);
+        assert!(parse(&[b'x'; 32]).is_some());
+        assert_eq!(parse(&[&[b'x'; 32][..], b" \n"].concat()), parse(&[b'x'; 32]));
+    }
 
     #[test]
     fn only_the_same_secret_verifies_and_debug_never_shows_it() {

@@ -56,11 +56,16 @@ fn follow(world: &World<'_>, gateway: &Gateway, change: &str, draft: &mut Draft)
                 let reason =
                     format!("{change}; it changes over when as many {role} instances of it are ready");
                 draft.wait("gateway", reason, None);
+            } else if gateway.rolls {
+                draft.step(replace(world), change);
             } else {
                 draft.step(Action::StopGateway, change);
             }
         }
-        Phase::Starting { .. } | Phase::Unresponsive { .. } | Phase::Crashed { .. } => {
+        Phase::Starting { .. }
+        | Phase::Unresponsive { .. }
+        | Phase::Crashed { .. }
+        | Phase::Retrying { .. } => {
             draft.step(replace(world), change);
         }
     }
@@ -96,6 +101,8 @@ fn due(gateway: &Gateway) -> Option<(Option<Timestamp>, String)> {
     match &gateway.phase {
         Phase::Ready { .. } | Phase::Draining { .. } => None,
         Phase::Stopping { .. } => Some((None, "it finishes its streams".to_owned())),
+        Phase::Retrying { why, .. } => Some((None, why.clone())),
+        Phase::Starting { .. } if gateway.rolls => Some((None, "starting".to_owned())),
         Phase::Starting { since } => {
             Some((Some(after(*since, GATEWAY_START_TIMEOUT)), "starting".to_owned()))
         }

@@ -18,6 +18,7 @@ mod roles;
 mod status;
 mod template;
 mod timing;
+mod words;
 
 use std::collections::BTreeSet;
 
@@ -30,6 +31,7 @@ pub use observed::{Gateway, Instance, Observed, Phase, Role};
 pub use status::reason;
 pub use template::{GatewayTemplate, Template, model_digest};
 pub use timing::{DRAIN_TIMEOUT, GATEWAY_START_TIMEOUT, HEALTHY_RESET, START_TIMEOUT, UNRESPONSIVE_GRACE};
+pub use words::last_words;
 
 use draft::Draft;
 
@@ -40,6 +42,8 @@ pub struct Cluster {
     pub name: String,
     pub generation: i64,
     pub spec: ServingClusterSpec,
+    /// Container image of the instances; empty where they are programs of one machine.
+    pub image: String,
     /// Bring everything down: gateway first, so that nothing is asked of an instance that goes away.
     pub stopping: bool,
 }
@@ -60,7 +64,7 @@ impl<'a> World<'a> {
     fn new(cluster: &'a Cluster, observed: &'a Observed, now: Timestamp) -> Self {
         let mut instances: Vec<&Instance> = observed.instances.iter().collect();
         instances.sort_by(|a, b| a.name.cmp(&b.name));
-        let template = Template::of(&cluster.spec);
+        let template = Template::of(&cluster.spec, &cluster.image);
         Self {
             cluster,
             instances,

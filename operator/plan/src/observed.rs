@@ -45,6 +45,9 @@ pub enum Phase {
     Draining { since: Timestamp },
     /// Gone without being asked to go. `exit` says how, for people.
     Crashed { at: Timestamp, exit: String },
+    /// Does not run, and the host tries again by itself: a container that its node restarts, an image that
+    /// cannot be pulled, no node with room. `why` says what is in the way, for people.
+    Retrying { since: Timestamp, why: String },
     /// Asked to end, not gone yet.
     Stopping { since: Timestamp },
 }
@@ -57,6 +60,7 @@ impl Phase {
             Self::Unresponsive { .. } => "Unresponsive",
             Self::Draining { .. } => "Draining",
             Self::Crashed { .. } => "Crashed",
+            Self::Retrying { .. } => "Retrying",
             Self::Stopping { .. } => "Stopping",
         }
     }
@@ -90,7 +94,7 @@ impl Instance {
 
     /// Neither ready nor on its way there.
     pub(crate) fn is_failing(&self) -> bool {
-        matches!(self.phase, Phase::Crashed { .. } | Phase::Unresponsive { .. })
+        matches!(self.phase, Phase::Crashed { .. } | Phase::Unresponsive { .. } | Phase::Retrying { .. })
     }
 }
 
@@ -107,6 +111,11 @@ pub struct Gateway {
     pub serving: bool,
     /// Base URL of its API.
     pub endpoint: String,
+    /// Its host brings a changed one up beside the old one, and starts it again by itself when it fails: it
+    /// is never stopped to be changed, and never replaced because of a crash.
+    pub rolls: bool,
+    /// What keeps a part of it from running while the rest serves, for people.
+    pub trouble: Option<String>,
 }
 
 /// Everything a host saw at one moment. It may be out of date.

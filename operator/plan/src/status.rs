@@ -131,7 +131,10 @@ fn first(draft: &Draft) -> String {
 fn degradation(world: &World<'_>) -> Found {
     let mut failing: Vec<String> =
         world.instances.iter().filter_map(|instance| failure(&instance.name, &instance.phase)).collect();
-    failing.extend(world.gateway.and_then(|gateway| failure("gateway", &gateway.phase)));
+    failing.extend(world.gateway.and_then(|gateway| {
+        let trouble = || gateway.trouble.as_ref().map(|why| format!("gateway: {why}"));
+        failure("gateway", &gateway.phase).or_else(trouble)
+    }));
     if failing.is_empty() {
         let message = "every process answers".to_owned();
         return Found { kind: DEGRADED, holds: false, reason: reason::HEALTHY, message };
@@ -144,6 +147,7 @@ fn failure(name: &str, phase: &Phase) -> Option<String> {
     match phase {
         Phase::Crashed { exit, .. } => Some(format!("{name} crashed ({exit})")),
         Phase::Unresponsive { .. } => Some(format!("{name} does not answer")),
+        Phase::Retrying { why, .. } => Some(format!("{name}: {why}")),
         _ => None,
     }
 }

@@ -8,20 +8,23 @@ use shoal_crds::{EngineSpec, ModelSpec, ServingClusterSpec};
 pub struct Template {
     pub model: ModelSpec,
     pub engine: EngineSpec,
+    /// Container image; empty where instances are programs of one machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
 }
 
 impl Template {
-    pub fn of(spec: &ServingClusterSpec) -> Self {
-        Self { model: spec.model.clone(), engine: spec.engine.clone() }
+    pub fn of(spec: &ServingClusterSpec, image: &str) -> Self {
+        Self { model: spec.model.clone(), engine: spec.engine.clone(), image: image.to_owned() }
     }
 
     /// 16 hex digits over every field that an engine is started with.
     pub fn hash(&self) -> String {
         // Destructured without a rest pattern: a new field must be placed here or the build fails.
-        let Self { model, engine } = self;
+        let Self { model, engine, image } = self;
         let EngineSpec { device, threads, kv_memory, max_batch, chunk, max_context } = engine;
         digest(&format!(
-            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}",
+            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}",
             model_digest(model)
         ))
     }
@@ -43,8 +46,8 @@ impl GatewayTemplate {
 
 /// 16 hex digits over name and source: a gateway serves only instances of its own model.
 pub fn model_digest(model: &ModelSpec) -> String {
-    let ModelSpec { name, source: shoal_crds::ModelSource { path } } = model;
-    digest(&format!("{}:{name}\n{path}", name.len()))
+    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim } } = model;
+    digest(&format!("{}:{name}\n{path}\n{}", name.len(), claim.as_deref().unwrap_or_default()))
 }
 
 fn digest(text: &str) -> String {

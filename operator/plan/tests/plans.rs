@@ -69,6 +69,43 @@ fn the_port_changed() {
 }
 
 #[test]
+fn a_gateway_that_rolls_is_changed_without_being_stopped() {
+    let mut world = World::settled(cluster(1, 1));
+    world.observed.gateway.as_mut().unwrap().rolls = true;
+    world.change(|spec| spec.model.name = "other".to_owned());
+    world.reconcile();
+    world.tick(5);
+    let steps = world.plan().steps;
+    let gateway = steps.iter().find(|step| step.action.subject() == "gateway").unwrap();
+    assert_eq!((gateway.action.verb(), gateway.reason.as_str()), ("replace", "the model is now other"));
+}
+
+#[test]
+fn a_gateway_that_serves_with_a_part_of_it_down_is_degraded_and_left_alone() {
+    let mut world = World::settled(cluster(1, 1));
+    world.observed.gateway.as_mut().unwrap().trouble = Some("crashed (exit 1)".to_owned());
+    let plan = world.plan();
+    assert!(plan.is_settled() && plan.status.is(shoal_crds::condition::READY), "{plan:?}");
+    let degraded = plan.status.condition(shoal_crds::condition::DEGRADED).unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.message.as_str()), ("True", "gateway: crashed (exit 1)"));
+}
+
+#[test]
+fn what_its_host_tries_again_is_reported_and_left_alone_until_the_settings_change() {
+    let mut world = World::settled(cluster(1, 1));
+    let since = world.now;
+    let why = "image shoal:x cannot be pulled".to_owned();
+    world.instance("chat-1").phase = Phase::Retrying { since, why: why.clone() };
+    world.now += SignedDuration::from_hours(5);
+    let plan = world.plan();
+    assert!(plan.steps.is_empty() && plan.requeue_after.is_none(), "{plan:?}");
+    let degraded = plan.status.condition(shoal_crds::condition::DEGRADED).unwrap();
+    assert_eq!((degraded.status.as_str(), degraded.message.as_str()), ("True", &*format!("chat-1: {why}")));
+    world.change(|spec| spec.engine.max_batch = 8);
+    assert!(world.plan().steps.iter().any(|step| step.action.subject() == "chat-1"));
+}
+
+#[test]
 fn the_cluster_is_stopping() {
     let mut world = World::settled(cluster(1, 1));
     world.cluster.stopping = true;

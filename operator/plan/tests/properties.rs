@@ -23,6 +23,7 @@ fn phase() -> impl Strategy<Value = Phase> {
         1 => time().prop_map(|since| Phase::Unresponsive { since }),
         2 => time().prop_map(|since| Phase::Draining { since }),
         2 => time().prop_map(|at| Phase::Crashed { at, exit: "exit 1".to_owned() }),
+        1 => time().prop_map(|since| Phase::Retrying { since, why: "no node has room".to_owned() }),
         1 => time().prop_map(|since| Phase::Stopping { since }),
     ]
 }
@@ -33,7 +34,7 @@ fn instance() -> impl Strategy<Value = Instance> {
     "other".clone_into(&mut other.model.name);
     let mut tuned = current.spec.clone();
     tuned.engine.max_batch = 7;
-    let templates = [current.spec, other, tuned].map(|spec| Template::of(&spec));
+    let templates = [current.spec, other, tuned].map(|spec| Template::of(&spec, ""));
     (0u32..20, any::<bool>(), prop::sample::select(templates.to_vec()), phase(), time(), 0u32..30, 0u32..9)
         .prop_map(|(number, prefill, template, phase, created, count, in_flight)| Instance {
             name: format!("chat-{number}"),
@@ -48,15 +49,18 @@ fn instance() -> impl Strategy<Value = Instance> {
 }
 
 fn observed() -> impl Strategy<Value = Observed> {
-    let gateway =
-        (phase(), 8000u16..8002, any::<bool>(), 0u32..9).prop_map(|(phase, port, same, count)| Gateway {
+    let gateway = (phase(), 8000u16..8002, any::<(bool, bool)>(), 0u32..9).prop_map(
+        |(phase, port, (same, rolls), count)| Gateway {
             model: if same { model_digest(&cluster(1, 1).spec.model) } else { "another".to_owned() },
             port,
             phase,
             crashes: CrashHistory { count },
             serving: same,
             endpoint: "http://127.0.0.1:8000/v1".to_owned(),
-        });
+            rolls,
+            trouble: rolls.then(|| "one of two crashed".to_owned()),
+        },
+    );
     (prop::collection::vec(instance(), 0..12), prop::option::of(gateway)).prop_map(
         |(mut instances, gateway)| {
             let mut names = BTreeSet::new();

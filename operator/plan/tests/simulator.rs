@@ -127,7 +127,7 @@ fn happen(world: &mut World, past: &mut Observed, event: &Event) {
 
 /// What the last spec asks for is there, and nothing else.
 fn assert_is_what_is_asked_for(world: &World) {
-    let wanted = Template::of(&world.cluster.spec).hash();
+    let wanted = Template::of(&world.cluster.spec, "").hash();
     let spec = &world.cluster.spec;
     let instances = &world.observed.instances;
     assert_eq!(instances.len() as i32, spec.prefill.replicas + spec.decode.replicas);
@@ -192,7 +192,7 @@ fn a_broken_setting_costs_nothing_that_serves_and_going_back_needs_no_manual_del
     let mut world = World::settled(cluster(1, 2));
     let good = world.cluster.spec.clone();
     world.change(|spec| spec.model.source.path = "/models/absent".to_owned());
-    world.broken.insert(Template::of(&world.cluster.spec).hash());
+    world.broken.insert(Template::of(&world.cluster.spec, "").hash());
     for _ in 0..120 {
         world.reconcile();
         world.tick(5);

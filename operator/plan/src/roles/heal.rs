@@ -25,26 +25,28 @@ pub(super) fn plan(group: &Group<'_, '_>, removed: &BTreeSet<&str>, draft: &mut 
             continue;
         }
         let Some((due, reason)) = due(instance) else { continue };
-        if group.world.now >= due {
-            replace(group, instance, draft, reason);
-        } else {
-            draft.wait(&instance.name, reason, Some(due));
+        match due {
+            Some(due) if group.world.now >= due => replace(group, instance, draft, reason),
+            due => draft.wait(&instance.name, reason, due),
         }
     }
 }
 
-/// When the instance is to be replaced if it stays as it is, and why.
-fn due(instance: &Instance) -> Option<(Timestamp, String)> {
+/// When the instance is to be replaced if it stays as it is, and why; never, if its host sees to it.
+fn due(instance: &Instance) -> Option<(Option<Timestamp>, String)> {
     match &instance.phase {
         Phase::Crashed { at, exit } => {
             let count = instance.crashes.count;
             let due = after(*at, backoff::delay(&instance.name, count));
-            Some((due, format!("crashed ({exit}), crash {count} in a row")))
+            Some((Some(due), format!("crashed ({exit}), crash {count} in a row")))
         }
         Phase::Unresponsive { since } => {
-            Some((after(*since, UNRESPONSIVE_GRACE), "alive but not answering".to_owned()))
+            Some((Some(after(*since, UNRESPONSIVE_GRACE)), "alive but not answering".to_owned()))
         }
-        Phase::Starting { since } => Some((after(*since, START_TIMEOUT), "loading the model".to_owned())),
+        Phase::Starting { since } => {
+            Some((Some(after(*since, START_TIMEOUT)), "loading the model".to_owned()))
+        }
+        Phase::Retrying { why, .. } => Some((None, why.clone())),
         Phase::Ready { .. } | Phase::Draining { .. } | Phase::Stopping { .. } => None,
     }
 }

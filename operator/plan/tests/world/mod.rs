@@ -15,7 +15,7 @@ use shoal_plan::{
 pub const LOADING: SignedDuration = SignedDuration::from_secs(3);
 
 pub fn cluster(prefill: i32, decode: i32) -> Cluster {
-    let source = ModelSource { path: "/models/smollm2.gguf".to_owned() };
+    let source = ModelSource { path: "/models/smollm2.gguf".to_owned(), claim: None };
     let mut spec = ServingClusterSpec {
         model: ModelSpec { name: "smollm2".to_owned(), source },
         engine: shoal_crds::EngineSpec::default(),
@@ -24,7 +24,7 @@ pub fn cluster(prefill: i32, decode: i32) -> Cluster {
         gateway: shoal_crds::GatewaySpec::default(),
     };
     (spec.prefill.replicas, spec.decode.replicas) = (prefill, decode);
-    Cluster { name: "chat".to_owned(), generation: 1, spec, stopping: false }
+    Cluster { name: "chat".to_owned(), generation: 1, spec, image: String::new(), stopping: false }
 }
 
 pub fn start() -> Timestamp {
@@ -126,8 +126,9 @@ impl World {
                 }
             }
             Action::ReplaceGateway { template } => {
-                let crashes = self.observed.gateway.as_ref().unwrap().crashes;
-                self.observed.gateway = Some(gateway(template, now, crashes));
+                let old = self.observed.gateway.as_ref().unwrap();
+                let new = Gateway { rolls: old.rolls, ..gateway(template, now, old.crashes) };
+                self.observed.gateway = Some(new);
             }
             Action::StopGateway => {
                 self.observed.gateway.as_mut().unwrap().phase = Phase::Stopping { since: now };
@@ -243,5 +244,7 @@ fn gateway(template: &GatewayTemplate, now: Timestamp, crashes: CrashHistory) ->
         crashes,
         serving: false,
         endpoint: format!("http://127.0.0.1:{}/v1", template.port),
+        rolls: false,
+        trouble: None,
     }
 }

@@ -1,39 +1,20 @@
-//! Where instances are. A seam: a file today, the API server's endpoint slices when Kubernetes lands.
-//!
-//! A source yields whole views; it never yields one that it could not read completely, so the last good
-//! view stays in use.
+//! A file that whoever started the engines keeps, replaced atomically and polled here.
 
-use std::collections::HashSet;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
+use super::{Discovery, Placement, check};
 use crate::metrics::Metrics;
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(50);
 const MAX_FILE_BYTES: u64 = 1 << 20;
-const MAX_INSTANCES: usize = 4096;
-const MAX_NAME_BYTES: usize = 128;
-
-/// An engine process, as placed by whoever started it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
-pub struct Placement {
-    pub name: String,
-    /// gRPC `host:port`.
-    pub grpc: String,
-}
-
-pub trait Discovery: Send + 'static {
-    /// Waits until the view changed, then returns it. The first call returns as soon as a view is known.
-    fn changed(&mut self) -> impl Future<Output = Vec<Placement>> + Send;
-}
 
 #[derive(Debug, thiserror::Error)]
-pub enum DiscoveryError {
+pub enum FileError {
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: std::io::Error },
     #[error("{path} has {bytes} bytes; at most {MAX_FILE_BYTES} are read")]
@@ -49,7 +30,7 @@ struct InstanceFile {
     instances: Vec<Placement>,
 }
 
-/// `{"instances": [{"name", "grpc"}]}`, replaced atomically by its writer and polled here.
+/// `{"instances": [{"name", "grpc"}]}`.
 #[derive(Debug)]
 pub struct FileDiscovery {
     path: PathBuf,
@@ -111,41 +92,18 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some(Stamp { modified: metadata.modified().ok(), bytes: metadata.len(), inode: metadata.ino() })
 }
 
-fn read(path: &Path) -> Result<Vec<Placement>, DiscoveryError> {
+fn read(path: &Path) -> Result<Vec<Placement>, FileError> {
     let shown = || path.display().to_string();
-    let failed = |source| DiscoveryError::Read { path: shown(), source };
+    let failed = |source| FileError::Read { path: shown(), source };
     let bytes = std::fs::metadata(path).map_err(failed)?.len();
     if bytes > MAX_FILE_BYTES {
-        return Err(DiscoveryError::TooLarge { path: shown(), bytes });
+        return Err(FileError::TooLarge { path: shown(), bytes });
     }
     let text = std::fs::read(path).map_err(failed)?;
     let file: InstanceFile =
-        serde_json::from_slice(&text).map_err(|source| DiscoveryError::Parse { path: shown(), source })?;
-    check(&file.instances).map_err(|message| DiscoveryError::Content { path: shown(), message })?;
+        serde_json::from_slice(&text).map_err(|source| FileError::Parse { path: shown(), source })?;
+    check(&file.instances).map_err(|message| FileError::Content { path: shown(), message })?;
     Ok(file.instances)
-}
-
-fn check(instances: &[Placement]) -> Result<(), String> {
-    if instances.len() > MAX_INSTANCES {
-        return Err(format!(
-            "instances has {} entries; at most {MAX_INSTANCES} are allowed",
-            instances.len()
-        ));
-    }
-    let mut names = HashSet::new();
-    for (i, Placement { name, grpc }) in instances.iter().enumerate() {
-        if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            return Err(format!("instances[{i}].name must have 1 to {MAX_NAME_BYTES} bytes"));
-        }
-        if !names.insert(name) {
-            return Err(format!("instances[{i}].name {name:?} is there twice"));
-        }
-        let port = grpc.rsplit_once(':').and_then(|(host, port)| (!host.is_empty()).then_some(port));
-        if port.and_then(|port| port.parse::<u16>().ok()).is_none() {
-            return Err(format!("instances[{i}].grpc {grpc:?} must be host:port"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,130 @@
+//! What the containers of both programs share: no rights, no writable disk, the fleet secret as a file.
+
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile,
+        SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
+};
+
+use shoal_crds::ModelSource;
+
+use super::secret;
+use crate::fleet::Fleet;
+
+/// Ports of an engine, in the pod's own network.
+pub const GRPC_PORT: i32 = 7070;
+pub(super) const DATA_PORT: i32 = 7071;
+pub const METRICS_PORT: i32 = 7072;
+/// Port of a gateway; its Service has the one from the spec.
+pub(super) const HTTP_PORT: i32 = 8000;
+
+/// The user of both images. Stated because a name in an image cannot be proved not to be root.
+const USER: i64 = 65532;
+/// The end of a crashed program's log becomes its termination message, which `observe` reads.
+pub(super) const LAST_WORDS: &str = "FallbackToLogsOnError";
+const FLEET_VOLUME: &str = "fleet";
+const MODEL_VOLUME: &str = "model";
+const MODEL_FOLDER: &str = "/var/lib/shoal/model";
+const FLEET_FOLDER: &str = "/etc/shoal/fleet";
+
+/// The restricted Pod Security Standard.
+pub(super) fn pod_security() -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(USER),
+        run_as_group: Some(USER),
+        fs_group: Some(USER),
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+        ..SecurityContext::default()
+    }
+}
+
+/// Readable by the container's group alone.
+pub(super) fn fleet_volume(fleet: &Fleet) -> Volume {
+    Volume {
+        name: FLEET_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(fleet.names().fleet_secret().into()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+pub(super) fn fleet_mount() -> VolumeMount {
+    VolumeMount {
+        name: FLEET_VOLUME.to_owned(),
+        mount_path: FLEET_FOLDER.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+/// The claim that holds the model, if the resource names one.
+pub(super) fn model_volume(source: &ModelSource) -> Option<Volume> {
+    Some(Volume {
+        name: MODEL_VOLUME.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: source.claim.clone()?,
+            read_only: Some(true),
+        }),
+        ..Volume::default()
+    })
+}
+
+pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
+    source.claim.as_ref()?;
+    Some(VolumeMount {
+        name: MODEL_VOLUME.to_owned(),
+        mount_path: MODEL_FOLDER.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    })
+}
+
+/// Where the model is within a container: below the claim, or as the resource says.
+pub(super) fn model_path(source: &ModelSource) -> String {
+    let ModelSource { path, claim } = source;
+    if claim.is_some() { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+}
+
+pub(super) fn secret_file() -> String {
+    format!("{FLEET_FOLDER}/{}", secret::KEY)
+}
+
+/// Program arguments; an array all the way, so no shell ever reads a value.
+pub(super) fn flags<const N: usize>(pairs: [(&str, &str); N]) -> Vec<String> {
+    pairs.into_iter().flat_map(|(flag, value)| [flag.to_owned(), literal(value)]).collect()
+}
+
+/// The kubelet expands `$(NAME)` in arguments; `$$` stands for one `$`. Only the pod's address is meant to
+/// be expanded.
+fn literal(value: &str) -> String {
+    if value.starts_with(POD_IP) { value.to_owned() } else { value.replace('$', "$$") }
+}
+
+/// Expanded by the kubelet from the variable of that name.
+pub(super) const POD_IP: &str = "$(POD_IP):";
+
+pub(super) fn quantity(text: impl Into<String>) -> Quantity {
+    Quantity(text.into())
+}
+
+pub(super) fn port(name: &str) -> IntOrString {
+    IntOrString::String(name.to_owned())
+}

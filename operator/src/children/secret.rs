@@ -1,0 +1,37 @@
+//! The fleet secret: 32 random bytes that gateways and engines of one cluster share.
+//!
+//! Created once and never changed: server-side apply would replace the value that running processes hold. If
+//! somebody deletes it, a new one is made, gateways roll, and engines that answer no more are replaced.
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+
+use crate::fleet::Fleet;
+
+/// Key of the value, and name of the mounted file.
+pub const KEY: &str = "secret";
+const BYTES: usize = 32;
+
+/// # Errors
+/// When the system has no randomness to give.
+pub fn fleet_secret(fleet: &Fleet) -> Result<Secret, getrandom::Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes)?;
+    Ok(with_value(fleet, bytes))
+}
+
+/// Hex digits, because readers of the file leave out white space around the value.
+fn with_value(fleet: &Fleet, bytes: [u8; BYTES]) -> Secret {
+    let text = blake3::Hash::from_bytes(bytes).to_hex().to_string();
+    Secret {
+        metadata: fleet.object_meta(fleet.names().fleet_secret()),
+        type_: Some("Opaque".to_owned()),
+        immutable: Some(true),
+        data: Some([(KEY.to_owned(), ByteString(text.into_bytes()))].into()),
+        ..Secret::default()
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn known(fleet: &Fleet) -> Secret {
+    with_value(fleet, [7; BYTES])
+}

@@ -1,0 +1,71 @@
+//! Whether an object already is what was rendered, so that at rest nothing is written.
+//!
+//! Only what was rendered is compared: defaults that the API server filled in and fields that somebody else
+//! owns are not ours. A field that is no longer rendered shows in the stamp over the whole object.
+
+use serde_json::{Map, Value};
+
+/// Every value in `wanted` is in `found`.
+pub fn covers(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => object(found, wanted),
+        (Value::Array(found), Value::Array(wanted)) => list(found, wanted),
+        (found, wanted) => found == wanted,
+    }
+}
+
+fn object(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
+    wanted.iter().all(|(key, wanted)| match found.get(key) {
+        Some(found) => covers(found, wanted),
+        None => is_empty(wanted),
+    })
+}
+
+/// The API server leaves empty values out.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(fields) => fields.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// Lists of named things may hold more of them, which somebody else put there; any other list is ours whole.
+fn list(found: &[Value], wanted: &[Value]) -> bool {
+    if wanted.iter().all(|item| item["name"].is_string()) {
+        let named = |name: &Value| found.iter().find(|item| item["name"] == *name);
+        return wanted.iter().all(|item| named(&item["name"]).is_some_and(|found| covers(found, item)));
+    }
+    found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| covers(found, wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::covers;
+
+    #[test]
+    fn what_others_add_is_no_difference_and_what_they_change_is() {
+        let wanted = json!({"labels": {"a": "1"}, "ports": [{"name": "http", "port": 8000}], "args": ["x"], "none": {}});
+        let found = json!({
+            "labels": {"a": "1", "theirs": "2"},
+            "ports": [{"name": "side", "port": 1}, {"name": "http", "port": 8000, "protocol": "TCP"}],
+            "args": ["x"], "uid": "u",
+        });
+        assert!(covers(&found, &wanted));
+        for (pointer, value) in [
+            ("/labels/a", json!("2")),
+            ("/ports/1/port", json!(8001)),
+            ("/ports/1/name", json!("web")),
+            ("/args", json!(["x", "y"])),
+            ("/args", json!([])),
+            ("/labels", json!(null)),
+        ] {
+            let mut changed = found.clone();
+            *changed.pointer_mut(pointer).unwrap() = value;
+            assert!(!covers(&changed, &wanted), "{pointer}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Events: one per edge, in the planner's own words. A step that changed nothing and a condition that stayed
+//! as it was say nothing.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+use shoal_crds::{ServingClusterStatus, condition};
+use shoal_plan::{Action, Step};
+
+use crate::calls::Calls;
+
+/// Characters of a note; the API server takes at most 1 KiB.
+const NOTE: usize = 900;
+
+pub fn of_step(step: &Step) -> Event {
+    let (subject, verb) = (step.action.subject(), step.action.verb());
+    let kind = match &step.action {
+        Action::ReplaceInstance { .. } | Action::ReplaceGateway { .. } => EventType::Warning,
+        _ => EventType::Normal,
+    };
+    event(kind, reason(&step.action), format!("{verb} {subject}: {}", step.reason), verb)
+}
+
+fn reason(action: &Action) -> &'static str {
+    match action {
+        Action::CreateInstance { .. } => "CreateInstance",
+        Action::ReplaceInstance { .. } => "ReplaceInstance",
+        Action::DrainInstance { .. } => "DrainInstance",
+        Action::UndrainInstance { .. } => "UndrainInstance",
+        Action::DeleteInstance { .. } => "DeleteInstance",
+        Action::CreateGateway { .. } => "CreateGateway",
+        Action::ReplaceGateway { .. } => "ChangeGateway",
+        Action::StopGateway => "StopGateway",
+    }
+}
+
+/// Conditions that became true or false, or that trouble came and went.
+pub fn of_status(previous: Option<&ServingClusterStatus>, now: &ServingClusterStatus) -> Vec<Event> {
+    let held = |status: Option<&ServingClusterStatus>, kind| status.is_some_and(|status| status.is(kind));
+    let mut events = Vec::new();
+    for (kind, good) in [(condition::READY, true), (condition::DEGRADED, false), (condition::STALLED, false)]
+    {
+        let holds = now.is(kind);
+        if holds == held(previous, kind) {
+            continue;
+        }
+        let weight = if holds == good { EventType::Normal } else { EventType::Warning };
+        match now.condition(kind) {
+            Some(found) => events.push(event(weight, &found.reason, found.message.clone(), "Reconcile")),
+            None => {
+                events.push(event(weight, "Resumed", "what stood in the way is gone".to_owned(), "Reconcile"))
+            }
+        }
+    }
+    events
+}
+
+fn event(type_: EventType, reason: &str, note: String, action: &str) -> Event {
+    let note = Some(note.chars().take(NOTE).collect());
+    Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
+}
+
+/// An event that cannot be written is logged: it changes nothing.
+pub async fn publish(calls: &Calls, recorder: &Recorder, about: &ObjectReference, events: &[Event]) {
+    for event in events {
+        if let Err(error) = calls.publish(recorder.publish(event, about)).await {
+            tracing::warn!(%error, reason = event.reason, "an event was not written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_crds::{Condition, time_from_unix};
+
+    use super::*;
+
+    fn status(conditions: &[(&str, bool)]) -> ServingClusterStatus {
+        let one = |(kind, holds): &(&str, bool)| Condition {
+            type_: (*kind).to_owned(),
+            status: if *holds { "True" } else { "False" }.to_owned(),
+            reason: format!("{kind}{holds}"),
+            message: "why".to_owned(),
+            observed_generation: Some(1),
+            last_transition_time: time_from_unix(0),
+        };
+        ServingClusterStatus { conditions: conditions.iter().map(one).collect(), ..Default::default() }
+    }
+
+    fn told(previous: Option<&ServingClusterStatus>, now: &ServingClusterStatus) -> Vec<(EventType, String)> {
+        of_status(previous, now).into_iter().map(|event| (event.type_, event.reason)).collect()
+    }
+
+    #[test]
+    fn an_event_tells_of_an_edge_and_never_of_a_state() {
+        let (down, up) = (status(&[("Ready", false)]), status(&[("Ready", true)]));
+        assert_eq!(told(None, &down), []);
+        assert_eq!(told(Some(&down), &up), [(EventType::Normal, "Readytrue".to_owned())]);
+        assert_eq!(told(Some(&up), &up), []);
+        assert_eq!(told(Some(&up), &down), [(EventType::Warning, "Readyfalse".to_owned())]);
+    }
+
+    #[test]
+    fn trouble_that_ends_is_told_though_its_condition_is_gone() {
+        let (fine, stalled) = (status(&[("Ready", true)]), status(&[("Ready", true), ("Stalled", true)]));
+        assert_eq!(told(Some(&fine), &stalled), [(EventType::Warning, "Stalledtrue".to_owned())]);
+        assert_eq!(told(Some(&stalled), &fine), [(EventType::Normal, "Resumed".to_owned())]);
+    }
+}

@@ -1,0 +1,101 @@
+//! Keys of labels and annotations, and what finds whose objects.
+//!
+//! No selector of a Service, policy or budget contains a role: a role is state, and a pod whose role changes
+//! must stay what it is to all of them.
+
+use std::collections::BTreeMap;
+
+use shoal_plan::Role;
+
+/// Field manager of everything but status.
+pub const MANAGER: &str = "shoal-operator";
+/// Field manager of status.
+pub const STATUS_MANAGER: &str = "shoal-operator-status";
+
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const NAME: &str = "app.kubernetes.io/name";
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Name of the `ServingCluster`.
+pub const CLUSTER: &str = "shoal.dev/cluster";
+/// The planner's name of an instance; pods that replace each other share it. For people: it is in the pod's
+/// name too.
+pub const INSTANCE: &str = "shoal.dev/instance";
+/// For people and other routers. The engine's own word is what counts.
+pub const ROLE: &str = "shoal.dev/role";
+/// Digest of the model that a pod serves or, for a gateway, whose text it speaks.
+pub const MODEL: &str = "shoal.dev/model";
+
+/// The planner's hash of what the instance was made from.
+pub const TEMPLATE: &str = "shoal.dev/template-hash";
+/// Crashes in a row of the pods that this one replaced.
+pub const CRASHES: &str = "shoal.dev/crashes";
+/// Since when the instance is to admit nothing new; written before the engine is told.
+pub const DRAINING_SINCE: &str = "shoal.dev/draining-since";
+/// Hash over the whole of what was rendered: tells that a field which is no longer rendered must go.
+pub const RENDERED: &str = "shoal.dev/rendered-hash";
+/// On the gateway's Deployment: the model and port it was made for, as JSON.
+pub const GATEWAY_TEMPLATE: &str = "shoal.dev/gateway-template";
+/// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them.
+pub const FLEET_SECRET: &str = "shoal.dev/fleet-secret";
+
+/// The operator's own pods, as its chart labels them; network policies let them reach engines.
+pub const OPERATOR: &str = "shoal-operator";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Component {
+    Instance,
+    Gateway,
+}
+
+impl Component {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Selector of every object that this operator keeps.
+pub fn managed() -> String {
+    format!("{MANAGED_BY}={MANAGER}")
+}
+
+/// Labels of an object of a cluster.
+pub fn object(cluster: &str) -> BTreeMap<String, String> {
+    map([(MANAGED_BY, MANAGER), (NAME, "shoal"), (CLUSTER, cluster)])
+}
+
+/// What selects the pods of a cluster's component, and nothing else in its namespace.
+pub fn selector(cluster: &str, component: Component) -> BTreeMap<String, String> {
+    map([(CLUSTER, cluster), (COMPONENT, component.as_str())])
+}
+
+/// Labels that pods of a component have beside those of every object.
+pub fn pod(cluster: &str, component: Component, model: &str) -> BTreeMap<String, String> {
+    let mut labels = object(cluster);
+    labels.extend(map([(COMPONENT, component.as_str()), (MODEL, model)]));
+    labels
+}
+
+/// All labels of an instance's pod.
+pub fn instance(cluster: &str, name: &str, role: Role, model: &str) -> BTreeMap<String, String> {
+    let mut labels = pod(cluster, Component::Instance, model);
+    labels.extend(map([(INSTANCE, name), (ROLE, role.as_str())]));
+    labels
+}
+
+/// The selector by which a gateway finds the instances that it may call.
+pub fn callable(cluster: &str, model: &str) -> String {
+    format!("{CLUSTER}={cluster},{COMPONENT}={},{MODEL}={model}", Component::Instance.as_str())
+}
+
+/// The role that a pod is to have.
+pub fn role(labels: &BTreeMap<String, String>) -> Option<Role> {
+    let text = labels.get(ROLE)?;
+    Role::ALL.into_iter().find(|role| role.as_str() == text)
+}
+
+pub(crate) fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}

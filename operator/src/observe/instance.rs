@@ -1,0 +1,129 @@
+//! Pods as instances: which pod an instance is now, and what its marks say.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use shoal_plan::{CrashHistory, Instance, Role};
+
+use super::{
+    phase,
+    pod::{self, ENGINE_CONTAINER, State},
+};
+use crate::{
+    actuate::{Answer, Target},
+    calls::Identity,
+    children::GRPC_PORT,
+    clock, labels,
+    names::Names,
+};
+
+/// One instance by its newest pod.
+#[derive(Debug, Clone)]
+pub struct InstanceFacts {
+    pub name: String,
+    pub identity: Identity,
+    pub attempt: u32,
+    pub role: Role,
+    pub template: String,
+    pub model: String,
+    pub created: Timestamp,
+    pub crashes: CrashHistory,
+    pub state: State,
+    pub draining: Option<Timestamp>,
+    pub labels: BTreeMap<String, String>,
+    /// gRPC, once the pod has an address.
+    pub address: Option<String>,
+}
+
+impl InstanceFacts {
+    /// Past its start-up probe.
+    pub fn runs(&self) -> bool {
+        matches!(self.state, State::Started { .. })
+    }
+
+    /// What to ask, if it can be asked.
+    pub fn target(&self) -> Option<Target> {
+        let address = self.address.clone().filter(|_| self.runs())?;
+        let Identity { name, uid, .. } = self.identity.clone();
+        Some(Target { pod: name, uid, address })
+    }
+
+    /// As the planner sees it.
+    pub(super) fn observed(&self, answer: Option<&Answer>, now: Timestamp) -> Instance {
+        let (phase, in_flight) = phase::of(&self.state, self.role, self.draining, answer, now);
+        Instance {
+            name: self.name.clone(),
+            role: self.role,
+            template: self.template.clone(),
+            model: self.model.clone(),
+            created: self.created,
+            crashes: self.crashes,
+            phase,
+            in_flight,
+        }
+    }
+
+    /// None for a pod whose name is not an instance's: it is not one that this operator made.
+    fn of(pod: &Pod) -> Option<Self> {
+        let none = BTreeMap::new();
+        let (name, attempt) = Names::instance_of(pod.metadata.name.as_deref()?)?;
+        let marks = pod.metadata.labels.as_ref().unwrap_or(&none);
+        let notes = pod.metadata.annotations.as_ref().unwrap_or(&none);
+        let number = |key| notes.get(key).and_then(|text| text.parse::<u32>().ok());
+        let text = |from: &BTreeMap<String, String>, key| from.get(key).cloned().unwrap_or_default();
+        let state = pod::state(pod, ENGINE_CONTAINER);
+        let inherited = CrashHistory { count: number(labels::CRASHES).unwrap_or(0) };
+        Some(Self {
+            name: name.to_owned(),
+            identity: Identity::of(&pod.metadata),
+            attempt,
+            // A pod that lost its mark decodes, as any instance can; the planner sees to the rest.
+            role: labels::role(marks).unwrap_or(Role::Decode),
+            // A pod whose marks are gone counts as made from earlier settings.
+            template: if marks.contains_key(labels::MODEL) {
+                text(notes, labels::TEMPLATE)
+            } else {
+                String::new()
+            },
+            model: text(marks, labels::MODEL),
+            created: pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, clock::of),
+            crashes: crashes(inherited, &state, pod::restarts(pod, ENGINE_CONTAINER)),
+            draining: notes.get(labels::DRAINING_SINCE).and_then(|text| text.parse().ok()),
+            address: address(pod),
+            labels: marks.clone(),
+            state,
+        })
+    }
+}
+
+fn address(pod: &Pod) -> Option<String> {
+    let ip = pod.status.as_ref()?.pod_ip.as_deref()?.parse::<std::net::IpAddr>().ok()?;
+    Some(std::net::SocketAddr::new(ip, GRPC_PORT as u16).to_string())
+}
+
+/// Crashes that this pod inherited, those that its node mended by starting it again, and the last one, if it
+/// ended for good. All of it is kept by the API server, none by the operator.
+fn crashes(inherited: CrashHistory, state: &State, restarts: u32) -> CrashHistory {
+    let before = CrashHistory { count: inherited.count.saturating_add(restarts) };
+    match state {
+        State::Ended { at, ran, .. } => before.after_crash(at.checked_sub(*ran).ok(), *at),
+        _ => before,
+    }
+}
+
+/// The newest pod of each instance, and the others that nobody has asked to end yet.
+pub(super) fn newest(pods: Vec<Arc<Pod>>) -> (Vec<InstanceFacts>, Vec<Identity>) {
+    let mut newest: BTreeMap<String, InstanceFacts> = BTreeMap::new();
+    let mut superseded = Vec::new();
+    let mut found: Vec<InstanceFacts> = pods.iter().filter_map(|pod| InstanceFacts::of(pod)).collect();
+    found.sort_by_key(|facts| facts.attempt);
+    for facts in found {
+        if let Some(older) = newest.insert(facts.name.clone(), facts)
+            && !matches!(older.state, State::Stopping { .. })
+        {
+            superseded.push(older.identity);
+        }
+    }
+    (newest.into_values().collect(), superseded)
+}

@@ -1,0 +1,148 @@
+//! What is true of one cluster's objects: the only reader of them.
+//!
+//! ```text
+//! caches (watches) ─┐
+//! live Secret ──────┼─> Facts ── engines' answers ──> Observed, for the planner
+//! ```
+//!
+//! Objects belong to a cluster by the UID of their controller; a label only brings them into the cache.
+
+mod gateway;
+mod instance;
+mod phase;
+mod pod;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use shoal_crds::ServingClusterStatus;
+use shoal_plan::{GatewayTemplate, Instance, Observed, Phase};
+use shoal_wire::FleetSecret;
+
+use crate::{
+    actuate::{Answer, SILENCE},
+    cache::{Cache, Live},
+    calls::{Calls, Identity},
+    children::SECRET_KEY,
+    error::{CallError, Class},
+    fleet::Fleet,
+    secrets::Secrets,
+};
+
+pub use gateway::GatewayFacts;
+pub use instance::InstanceFacts;
+pub(crate) use phase::has_role;
+pub use pod::{ENGINE_CONTAINER, State};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    #[error("reading the fleet secret: {0}")]
+    Call(#[from] CallError),
+    #[error("Secret {name} belongs to somebody else; delete or rename it")]
+    ForeignSecret { name: String },
+    #[error("Secret {name} has no usable value; delete it, so that a new one is made")]
+    BrokenSecret { name: String },
+}
+
+impl ObserveError {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Call(error) => error.class(),
+            Self::ForeignSecret { .. } | Self::BrokenSecret { .. } => Class::Transient,
+        }
+    }
+}
+
+/// The fleet secret that is there.
+#[derive(Debug, Clone)]
+pub struct SeenSecret {
+    pub uid: String,
+    pub value: FleetSecret,
+}
+
+/// Everything that was seen, before the engines were asked.
+#[derive(Debug)]
+pub struct Facts {
+    /// The newest pod of each instance.
+    pub instances: Vec<InstanceFacts>,
+    /// Pods whose instance has a newer one, not asked to end yet.
+    pub superseded: Vec<Identity>,
+    pub gateway: Option<GatewayFacts>,
+    pub live: Live,
+    pub secret: Option<SeenSecret>,
+    pub status: Option<ServingClusterStatus>,
+}
+
+impl Facts {
+    pub fn instance(&self, name: &str) -> Option<&InstanceFacts> {
+        self.instances.iter().find(|instance| instance.name == name)
+    }
+
+    /// What the gateway was last made of.
+    pub fn gateway_template(&self) -> Option<&GatewayTemplate> {
+        self.gateway.as_ref()?.template.as_ref()
+    }
+
+    /// The planner's view, with what each engine said, by pod name.
+    pub fn observed(&self, answers: &HashMap<String, Answer>, now: Timestamp) -> Observed {
+        let gateway = self.gateway.as_ref().map(GatewayFacts::observed);
+        let serving = gateway.as_ref().is_some_and(|gateway| gateway.serving);
+        let instance = |facts: &InstanceFacts| facts.observed(answers.get(&facts.identity.name), now);
+        let mut instances: Vec<Instance> = self.instances.iter().map(instance).collect();
+        if serving && !answers.is_empty() && answers.values().all(|answer| answer.silence >= SILENCE) {
+            instances.iter_mut().for_each(unreachable);
+        }
+        Observed { instances, gateway, status: self.status.clone() }
+    }
+}
+
+/// No engine answers this process, and yet the gateway hears them: it is this process that cannot be trusted.
+/// Engines that serve are not replaced because of it.
+fn unreachable(instance: &mut Instance) {
+    if let Phase::Unresponsive { since } = instance.phase {
+        let why = "it serves, but the operator cannot reach it; see the network policies".to_owned();
+        instance.phase = Phase::Retrying { since, why };
+    }
+}
+
+/// Looks at everything that belongs to the fleet.
+pub async fn observe(
+    cache: &Cache,
+    secrets: &Secrets,
+    calls: &Calls,
+    fleet: &Fleet,
+    status: Option<ServingClusterStatus>,
+) -> Result<Facts, ObserveError> {
+    let live = cache.live(fleet);
+    let pods = cache.pods_of(fleet);
+    let owned: Vec<Arc<Pod>> = pods.iter().filter(|pod| fleet.controls(&pod.metadata)).cloned().collect();
+    let (instances, superseded) = instance::newest(owned);
+    let gateway = live.gateway.as_ref().map(|deployment| gateway::facts(fleet, deployment, &pods));
+    // While everything runs nobody mounts the secret anew, and an older look will do.
+    let at_rest = instances.iter().all(InstanceFacts::runs) && !instances.is_empty();
+    let name = String::from(fleet.names().fleet_secret());
+    let known = if at_rest { secrets.recent(&fleet.uid) } else { None };
+    let secret = match known {
+        Some(known) => Some(known),
+        None => match calls.get::<Secret>(&fleet.namespace, &name).await? {
+            Some(found) => Some(secrets.remember(&fleet.uid, read_secret(fleet, &name, &found)?)),
+            None => None,
+        },
+    };
+    Ok(Facts { instances, superseded, gateway, live, secret, status })
+}
+
+/// The value of a fleet secret that is this fleet's.
+pub fn read_secret(fleet: &Fleet, name: &str, secret: &Secret) -> Result<SeenSecret, ObserveError> {
+    let name = || name.to_owned();
+    if !fleet.controls(&secret.metadata) {
+        return Err(ObserveError::ForeignSecret { name: name() });
+    }
+    let content = secret.data.as_ref().and_then(|data| data.get(SECRET_KEY));
+    let value = content.and_then(|content| FleetSecret::parse(&content.0));
+    let value = value.ok_or_else(|| ObserveError::BrokenSecret { name: name() })?;
+    Ok(SeenSecret { uid: secret.metadata.uid.clone().unwrap_or_default(), value })
+}

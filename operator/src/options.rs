@@ -1,0 +1,111 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, ValueEnum};
+
+use crate::{
+    cache::Scope,
+    fleet::{Images, Surroundings},
+};
+
+/// Keeps the fleets that ServingCluster resources ask for.
+///
+/// Connects as its pod's service account or, outside a cluster, as the kubeconfig says. Several may run: one
+/// leads and writes, the others wait.
+#[derive(Debug, Parser)]
+#[command(name = "shoal-operator", version)]
+pub struct Options {
+    /// Image of the engines, with shoal-engine on its path; changing it replaces instances one by one
+    #[arg(long, value_name = "IMAGE", env = "SHOAL_ENGINE_IMAGE")]
+    engine_image: String,
+    /// Image of the gateways, with shoal-gateway on its path [default: the engines' image]
+    #[arg(long, value_name = "IMAGE", env = "SHOAL_GATEWAY_IMAGE")]
+    gateway_image: Option<String>,
+    /// When nodes pull both images
+    #[arg(long, value_enum, default_value_t = PullPolicy::IfNotPresent)]
+    image_pull_policy: PullPolicy,
+    /// Look at this namespace only [default: all namespaces]
+    #[arg(long, value_name = "NAMESPACE", env = "SHOAL_NAMESPACE")]
+    namespace: Option<String>,
+    /// Namespace of the operator's own pods and of the lease
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "shoal-system")]
+    pub operator_namespace: String,
+    /// Name of the Lease that decides which operator leads
+    #[arg(long, value_name = "NAME", default_value = "shoal-operator")]
+    pub lease: String,
+    /// Name of this process in the lease and in events; a random part is added [default: the pod's name]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", default_value = "shoal-operator")]
+    pub name: String,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// What is logged to stderr: a level, or levels by module
+    #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", default_value = "info")]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PullPolicy {
+    #[value(name = "Always")]
+    Always,
+    #[value(name = "IfNotPresent")]
+    IfNotPresent,
+    #[value(name = "Never")]
+    Never,
+}
+
+impl PullPolicy {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object per line
+    Json,
+}
+
+impl Options {
+    pub fn scope(&self) -> Scope {
+        self.namespace.clone().map_or(Scope::All, Scope::One)
+    }
+
+    pub fn surroundings(&self) -> Surroundings {
+        Surroundings {
+            images: Images {
+                engine: self.engine_image.clone(),
+                gateway: self.gateway_image.clone().unwrap_or_else(|| self.engine_image.clone()),
+                pull_policy: self.image_pull_policy.as_str().to_owned(),
+            },
+            operator_namespace: self.operator_namespace.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_enough_and_every_namespace_is_looked_at() {
+        let options = Options::try_parse_from(["shoal-operator", "--engine-image", "shoal:1"]).unwrap();
+        assert_eq!(options.scope(), Scope::All);
+        let Images { engine, gateway, pull_policy } = options.surroundings().images;
+        assert_eq!(
+            (engine.as_str(), gateway.as_str(), pull_policy.as_str()),
+            ("shoal:1", "shoal:1", "IfNotPresent")
+        );
+        assert!(Options::try_parse_from(["shoal-operator"]).is_err(), "which image cannot be guessed");
+    }
+}

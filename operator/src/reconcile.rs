@@ -1,0 +1,292 @@
+//! One look at one cluster, and what follows from it.
+
+use std::{collections::HashMap, time::Duration};
+
+use kube::{Resource as _, runtime::controller::Action};
+use shoal_crds::ServingCluster;
+use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan};
+
+use crate::{
+    actuate::{Answer, Correction, correction},
+    apply::{self, ApplyError, Effect},
+    calls::Calls,
+    children::{Applied, Children, fleet_secret},
+    clock,
+    context::Context,
+    error::Class,
+    events,
+    fleet::Fleet,
+    observe::{self, Facts, ObserveError, SeenSecret},
+    status::{self, Stall, StatusError},
+    steps::{self, Scene},
+    validate::{ValidateError, validate},
+};
+
+/// Until the next look while nothing happens: engines are asked as often whether they still answer.
+const RESTING: Duration = Duration::from_secs(15);
+/// While an engine drains, comes up or is silent, which no watch tells of.
+const MOVING: Duration = Duration::from_secs(1);
+/// After an engine was told something.
+const TOLD: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    #[error("the resource cannot be read: {0}")]
+    Unreadable(String),
+    #[error("{0}")]
+    Validate(#[from] ValidateError),
+    #[error("{0}")]
+    Observe(#[from] ObserveError),
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    #[error("{0}")]
+    Status(#[from] StatusError),
+    #[error("not every kind could be listed yet; the log of watches says which")]
+    Blind,
+    #[error("a reconcile panicked")]
+    Panicked,
+}
+
+impl ReconcileError {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Unreadable(_) => Class::Invalid,
+            Self::Validate(error) => error.class(),
+            Self::Observe(error) => error.class(),
+            Self::Apply(error) => error.class(),
+            Self::Status(error) => error.class(),
+            Self::Blind | Self::Panicked => Class::Transient,
+        }
+    }
+
+    /// For metric labels.
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "unreadable",
+            Self::Validate(_) => "validate",
+            Self::Observe(_) => "observe",
+            Self::Apply(_) => "apply",
+            Self::Status(_) => "status",
+            Self::Blind => "blind",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+/// Validate, observe, plan, apply, actuate, publish; the next look when time or an engine demands it.
+pub async fn reconcile(
+    cluster: &ServingCluster,
+    context: &Context,
+    calls: &Calls,
+) -> Result<Action, ReconcileError> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // The garbage collector ends everything that the cluster owns.
+        return Ok(Action::await_change());
+    }
+    // No client.
+    let fleet = match validate(cluster, &context.surroundings) {
+        Ok(fleet) => fleet,
+        Err(error) => {
+            return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);
+        }
+    };
+    // Reads.
+    let facts = match look(cluster, context, calls, &fleet).await {
+        Ok(facts) => facts,
+        Err(error) => return Err(stall(cluster, context, calls, error).await),
+    };
+    // Asks engines.
+    let answers = ask(context, &facts).await;
+    // No client.
+    let now = clock::now();
+    let observed = facts.observed(&answers, now);
+    let plan = shoal_plan::plan(&fleet.cluster, &observed, now);
+    // Writes children.
+    let scene = Scene { calls, fleet: &fleet, facts: &facts, observed: &observed };
+    let written = write(context, &scene, &plan).await;
+    // Tells engines.
+    let told = actuate(context, &scene, &answers).await;
+    // Writes the status, also of a plan that could not be carried out.
+    let trouble = written.as_ref().err().and_then(Stall::of_apply);
+    let status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
+    publish(cluster, context, calls, &status).await?;
+    written?;
+    let told = told?;
+    Ok(Action::requeue(next_look(&plan, &facts, &observed, &answers, told)))
+}
+
+async fn look(
+    cluster: &ServingCluster,
+    context: &Context,
+    calls: &Calls,
+    fleet: &Fleet,
+) -> Result<Facts, ObserveError> {
+    observe::observe(&context.cache, &context.secrets, calls, fleet, cluster.status.clone()).await
+}
+
+async fn ask(context: &Context, facts: &Facts) -> HashMap<String, Answer> {
+    let Some(secret) = &facts.secret else { return HashMap::new() };
+    let targets: Vec<_> = facts.instances.iter().filter_map(observe::InstanceFacts::target).collect();
+    context.engines.ask(&targets, &secret.value).await
+}
+
+/// Furniture first, then what is in the plan. A step that fails does not keep the others from being made;
+/// the first failure is returned.
+async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Children<Applied>, ApplyError> {
+    let secret = ensure_secret(context, scene).await?;
+    let template = gateway_template(scene, plan);
+    let children = Children::render(scene.fleet, &template, &secret.uid);
+    let (children, furnished) = apply::apply(scene.calls, scene.fleet, children, &scene.facts.live).await?;
+    if plan.steps.iter().any(|step| steps::takes_away(&step.action)) {
+        scene.confirm().await?;
+    }
+    let (mut first, mut told) = (None, Vec::new());
+    for step in &plan.steps {
+        let effect = match &step.action {
+            Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
+            action => scene.carry_out(action).await,
+        };
+        let outcome = match &effect {
+            Ok(Effect::Unchanged) => "unchanged",
+            Ok(Effect::Written) => "written",
+            Err(_) => "failed",
+        };
+        context.metrics.stepped(step.action.verb(), outcome);
+        match effect {
+            Ok(Effect::Unchanged) => {}
+            Ok(Effect::Written) => {
+                tracing::info!(
+                    step = step.action.verb(),
+                    subject = step.action.subject(),
+                    reason = step.reason
+                );
+                told.push(events::of_step(step));
+            }
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    let reference = scene.fleet.reference.clone().into();
+    events::publish(scene.calls, &context.recorder, &reference, &told).await;
+    let tidied = async {
+        scene.relabel().await?;
+        scene.clear().await
+    };
+    let tidied = tidied.await;
+    match first {
+        Some(error) => Err(error),
+        None => tidied.map(|_| children),
+    }
+}
+
+/// The fleet secret that is there, or a new one.
+async fn ensure_secret(context: &Context, scene: &Scene<'_>) -> Result<SeenSecret, ApplyError> {
+    if let Some(secret) = &scene.facts.secret {
+        return Ok(secret.clone());
+    }
+    let made = scene.calls.create(&scene.fleet.namespace, &fleet_secret(scene.fleet)?).await?;
+    let name = made.metadata.name.clone().unwrap_or_default();
+    let seen = observe::read_secret(scene.fleet, &name, &made).map_err(|_| ApplyError::Outdated)?;
+    Ok(context.secrets.remember(&scene.fleet.uid, seen))
+}
+
+/// What the gateway is to be made of now: what the plan says, else what it is made of. A change of the model
+/// waits until the planner finds that enough instances of it are ready.
+fn gateway_template(scene: &Scene<'_>, plan: &Plan) -> GatewayTemplate {
+    let planned = plan.steps.iter().find_map(|step| match &step.action {
+        Act::CreateGateway { template } | Act::ReplaceGateway { template } => Some(template.clone()),
+        _ => None,
+    });
+    planned
+        .or_else(|| scene.facts.gateway_template().cloned())
+        .unwrap_or_else(|| GatewayTemplate::of(&scene.fleet.cluster.spec))
+}
+
+/// Makes engines what the marks of their pods say; true if one was told something.
+async fn actuate(
+    context: &Context,
+    scene: &Scene<'_>,
+    answers: &HashMap<String, Answer>,
+) -> Result<bool, ApplyError> {
+    let Some(secret) = &scene.facts.secret else { return Ok(false) };
+    let mut told = false;
+    for found in &scene.facts.instances {
+        let said = answers.get(&found.identity.name).and_then(|answer| answer.said.as_ref());
+        let (Some(said), Some(target)) = (said, found.target()) else { continue };
+        let Some(correction) = correction(found.role, found.draining.is_some(), said) else { continue };
+        // The cache may be older than a deletion, which makes an engine drain by itself.
+        if correction == Correction::Undrain && !scene.admits(found).await? {
+            continue;
+        }
+        let epoch = scene.calls.epoch()?;
+        if let Err(refusal) = context.engines.correct(&target, &secret.value, correction, epoch).await {
+            tracing::warn!(pod = target.pod, ?correction, epoch, %refusal, "an engine was not set right");
+        }
+        told = true;
+    }
+    Ok(told)
+}
+
+async fn publish(
+    cluster: &ServingCluster,
+    context: &Context,
+    calls: &Calls,
+    status: &shoal_crds::ServingClusterStatus,
+) -> Result<(), StatusError> {
+    if !context.is_published(cluster, status) && status::publish(calls, cluster, status).await? {
+        context.published(cluster, status);
+        let edges = events::of_status(cluster.status.as_ref(), status);
+        events::publish(calls, &context.recorder, &cluster.object_ref(&()), &edges).await;
+    }
+    Ok(())
+}
+
+/// Says in the status that nothing moves and why; the error itself goes on to decide when to try again.
+async fn refuse(
+    cluster: &ServingCluster,
+    context: &Context,
+    calls: &Calls,
+    stall: &Stall,
+    error: ReconcileError,
+) -> ReconcileError {
+    let status = status::unplanned(cluster, stall);
+    match publish(cluster, context, calls, &status).await {
+        Ok(()) => error,
+        Err(unpublished) => unpublished.into(),
+    }
+}
+
+async fn stall(
+    cluster: &ServingCluster,
+    context: &Context,
+    calls: &Calls,
+    error: ObserveError,
+) -> ReconcileError {
+    match Stall::of_observe(&error) {
+        Some(stall) => refuse(cluster, context, calls, &stall, error.into()).await,
+        None => error.into(),
+    }
+}
+
+/// Watches tell of pods; only time tells of engines.
+fn next_look(
+    plan: &Plan,
+    facts: &Facts,
+    observed: &Observed,
+    answers: &HashMap<String, Answer>,
+    told: bool,
+) -> Duration {
+    let comes_up = |name: &str| facts.instance(name).is_some_and(observe::InstanceFacts::runs);
+    let moves = observed.instances.iter().any(|instance| match instance.phase {
+        Phase::Draining { .. } | Phase::Unresponsive { .. } => true,
+        Phase::Starting { .. } => comes_up(&instance.name),
+        _ => false,
+    });
+    let silent = answers.values().any(|answer| answer.silence >= MOVING);
+    let engines = match (told, moves || silent) {
+        (true, _) => TOLD,
+        (false, true) => MOVING,
+        (false, false) => RESTING,
+    };
+    let due = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
+    due.map_or(engines, |due| engines.min(due.max(TOLD)))
+}

@@ -1,0 +1,129 @@
+//! The only writer of status: what the planner says is true, and what stands in the way of making it so.
+
+use kube::Api;
+use serde_json::json;
+use shoal_crds::{API_VERSION, Condition, ServingCluster, ServingClusterStatus, condition, time_from_unix};
+
+use crate::{
+    apply::ApplyError,
+    calls::Calls,
+    clock,
+    error::{CallError, Class},
+    observe::ObserveError,
+    validate::ValidateError,
+};
+
+#[derive(Debug, thiserror::Error)]
+#[error("publishing the status: {0}")]
+pub struct StatusError(#[from] CallError);
+
+impl StatusError {
+    pub fn class(&self) -> Class {
+        self.0.class()
+    }
+}
+
+/// What a person has to do something about: nothing moves on until then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    reason: &'static str,
+    message: String,
+}
+
+impl Stall {
+    pub fn of_spec(error: &ValidateError) -> Self {
+        Self { reason: "InvalidSpec", message: error.to_string() }
+    }
+
+    /// None for trouble that may pass by itself.
+    pub fn of_observe(error: &ObserveError) -> Option<Self> {
+        match error {
+            ObserveError::Call(call) => Self::of_call(call),
+            ObserveError::ForeignSecret { .. } => Some(Self::new("NameTaken", error)),
+            ObserveError::BrokenSecret { .. } => Some(Self::new("BrokenSecret", error)),
+        }
+    }
+
+    /// None for trouble that may pass by itself.
+    pub fn of_apply(error: &ApplyError) -> Option<Self> {
+        match error {
+            ApplyError::Call(call) => Self::of_call(call),
+            ApplyError::Foreign { .. } => Some(Self::new("NameTaken", error)),
+            ApplyError::Json { .. } | ApplyError::Outdated | ApplyError::Random(_) => None,
+        }
+    }
+
+    fn of_call(error: &CallError) -> Option<Self> {
+        error.refusal().map(|message| Self { reason: "Refused", message: message.to_owned() })
+    }
+
+    fn new(reason: &'static str, error: &impl ToString) -> Self {
+        Self { reason, message: error.to_string() }
+    }
+}
+
+/// The status of a cluster that is not planned for: what was true stays, and why nothing moves.
+pub fn unplanned(cluster: &ServingCluster, stall: &Stall) -> ServingClusterStatus {
+    let previous = cluster.status.clone().unwrap_or_default();
+    let mut status = ServingClusterStatus {
+        observed_generation: Some(cluster.metadata.generation.unwrap_or(1)),
+        ..previous
+    };
+    if status.conditions.is_empty() {
+        let refused = set(cluster, None, condition::READY, false, stall);
+        status.conditions.push(refused);
+    }
+    with_stall(cluster, status, Some(stall))
+}
+
+/// `status` with the one condition that the planner knows nothing of, which is there only while it holds.
+pub fn with_stall(
+    cluster: &ServingCluster,
+    mut status: ServingClusterStatus,
+    stall: Option<&Stall>,
+) -> ServingClusterStatus {
+    status.conditions.retain(|found| found.type_ != condition::STALLED);
+    let previous = cluster.status.as_ref().and_then(|previous| previous.condition(condition::STALLED));
+    status.conditions.extend(stall.map(|stall| set(cluster, previous, condition::STALLED, true, stall)));
+    status
+}
+
+fn set(
+    cluster: &ServingCluster,
+    previous: Option<&Condition>,
+    kind: &str,
+    holds: bool,
+    stall: &Stall,
+) -> Condition {
+    let since = previous.map(|previous| previous.last_transition_time.clone());
+    Condition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        reason: stall.reason.to_owned(),
+        message: stall.message.clone(),
+        observed_generation: cluster.metadata.generation,
+        last_transition_time: since.unwrap_or_else(|| time_from_unix(clock::now().as_second())),
+    }
+}
+
+/// Writes the status if it differs from the one that is there; whether it did.
+pub async fn publish(
+    calls: &Calls,
+    cluster: &ServingCluster,
+    status: &ServingClusterStatus,
+) -> Result<bool, StatusError> {
+    if cluster.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    let (namespace, name) = (cluster.metadata.namespace.clone(), cluster.metadata.name.clone());
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    let body = json!({
+        "apiVersion": API_VERSION,
+        "kind": "ServingCluster",
+        "metadata": { "name": name, "namespace": namespace, "uid": cluster.metadata.uid },
+        "status": status,
+    });
+    let api = Api::<ServingCluster>::namespaced(calls.client().clone(), &namespace);
+    calls.apply_status(&api, "ServingCluster", &name, &body).await?;
+    Ok(true)
+}

@@ -1,0 +1,55 @@
+//! From a resource to a fleet that every later step may rely on. No client.
+//!
+//! The API server has checked the same rules at admission; they are checked again because it may have had an
+//! older definition when the object was stored.
+
+use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
+use shoal_crds::ServingCluster;
+use shoal_plan::Cluster;
+
+use crate::{
+    error::Class,
+    fleet::{Fleet, Surroundings},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ValidateError {
+    #[error("{0}")]
+    Rules(String),
+    #[error("the object has no {0}; it did not come from an API server")]
+    NoIdentity(&'static str),
+}
+
+impl ValidateError {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Rules(_) | Self::NoIdentity(_) => Class::Invalid,
+        }
+    }
+}
+
+pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
+    cluster.validate_cel().map_err(|broken| {
+        let lines =
+            broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
+        ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
+    })?;
+    let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
+    let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
+    let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
+    Ok(Fleet {
+        cluster: Cluster {
+            name: cluster.name_any(),
+            generation: cluster.metadata.generation.unwrap_or(1),
+            spec: cluster.spec.clone(),
+            image: surroundings.images.engine.clone(),
+            // A deleted cluster is left to the garbage collector, which ends everything that it owns.
+            stopping: false,
+        },
+        reference: ObjectRef::from_obj(cluster),
+        namespace,
+        uid,
+        owner,
+        surroundings: surroundings.clone(),
+    })
+}
