@@ -89,6 +89,6 @@ fn kubectl_get_has_the_columns_a_user_looks_for() {
     let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
     let names: Vec<&str> = columns.iter().map(|column| column["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["Ready", "Prefill", "Decode", "Model", "Status", "Age", "Endpoint"]);
-    assert_eq!(crd["spec"]["names"]["shortNames"], serde_json::json!(["sc"]));
+    assert_eq!(crd["spec"]["names"]["shortNames"], serde_json::json!(["shc"]));
     assert_eq!(crd["spec"]["names"]["categories"], serde_json::json!(["shoal"]));
 }

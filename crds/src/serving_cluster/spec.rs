@@ -25,7 +25,7 @@ pub const MAX_REPLICAS: i32 = 64;
     doc = "ServingCluster serves one model with prefill and decode instances behind an OpenAI-compatible gateway.",
     status = "ServingClusterStatus",
     derive = "PartialEq",
-    shortname = "sc",
+    shortname = "shc",
     category = "shoal",
     cel,
     validation = Rule::new("self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
