@@ -1,9 +1,9 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak clean distclean
+.PHONY: help build demo test lint bench soak gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## compile everything in the release profile
 	cargo build --release --locked --workspace
@@ -22,6 +22,12 @@ bench: ## figures against llama.cpp and against the machine's own limits, each a
 
 soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
 	@DURATION="$(DURATION)" scripts/soak.sh
+
+gpu-test: ## on a machine with a GPU: kernels against f64, decoder against the CPU's oracle
+	@scripts/gpu-test.sh
+
+gpu-bench: ## on a machine with a GPU: decode and prefill times beside the machine's floor; MODEL= shape
+	@MODEL="$(MODEL)" scripts/gpu-bench.sh
 
 clean: ## remove what was compiled; models and tools stay in the cache
 	cargo clean

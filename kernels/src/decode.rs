@@ -8,7 +8,7 @@ use half::bf16;
 use crate::gpu::Gpu;
 use crate::launch::{Grid, LaunchError, Params, require};
 use crate::memory::Buffer;
-use crate::pages::{KvElement, KvPages, PAGE_TOKENS, PageTable, PageTableParams, PagesParams};
+use crate::pages::{KvElement, KvPages, PageTable, PageTableParams, PagesParams};
 use crate::queue::Queue;
 use crate::view::{Rows, RowsMut};
 
@@ -101,19 +101,18 @@ pub fn decode_attention<T: KvElement>(
     };
     let chunks = (q_heads / pages.kv_heads()).div_ceil(HEADS);
     let blocks = [pages.kv_heads() * chunks, scratch.splits, batch];
-    let split = Grid { blocks, threads: THREADS, shared: shared_bytes(dim) };
+    let split = Grid { blocks, threads: THREADS, shared: 0 };
     let combine = Grid { blocks: [batch * q_heads, 1, 1], threads: 32, shared: 0 };
     let kernels = queue.gpu().kernels();
     // SAFETY: the views and the scratch cover what the kernels touch; they check page numbers themselves.
     unsafe {
         kernels.decode_split[T::VARIANT][variant].launch(queue, split, params)?;
+        // A single split has written the result itself.
+        if scratch.splits == 1 {
+            return Ok(());
+        }
         kernels.decode_combine[variant].launch(queue, combine, params)
     }
-}
-
-/// The size of `DecodeShared`: two padded tiles, queries, scores, and three numbers per head.
-fn shared_bytes(dim: usize) -> u32 {
-    (2 * PAGE_TOKENS * (dim + 8) * 2 + HEADS * (dim + PAGE_TOKENS + 3) * 4) as u32
 }
 
 /// Place of the head dimension among the attention kernels.

@@ -3,8 +3,9 @@
 use half::bf16;
 use serde_json::{Value, json};
 use shoal_kernels::{
-    Buffer, Chain, Decode, DecodeScratch, KvPages, PAGE_TOKENS, PageTable, Pairing, Prefill, QkRope, Queue,
-    RopeTables, add_rmsnorm, argmax, decode_attention, prefill_attention, probe, qk_rope_write, silu_mul,
+    ArgmaxScratch, Buffer, Chain, Decode, DecodeScratch, KvPages, PAGE_TOKENS, PageTable, Pairing, Prefill,
+    QkRope, Queue, RopeTables, add_rmsnorm, argmax, decode_attention, prefill_attention, probe,
+    qk_rope_write, silu_mul,
 };
 
 use crate::{Outcome, timing};
@@ -73,9 +74,11 @@ fn elementwise(queue: &Queue, tokens: usize) -> Outcome<Vec<Value>> {
     rows.push(rope(queue, tokens)?);
     if tokens <= 256 {
         let logits = random(queue, tokens * VOCAB, 10.0)?;
-        let ids = std::cell::RefCell::new(Buffer::<u32>::new(queue.gpu(), tokens)?);
+        let ids = Buffer::<u32>::new(queue.gpu(), tokens)?;
+        let cell = std::cell::RefCell::new((ids, ArgmaxScratch::new(queue.gpu(), tokens)?));
         let us = burst(queue, |queue| {
-            argmax(queue, logits.rows(tokens, VOCAB)?, &mut ids.borrow_mut().rows_mut(1, tokens)?)
+            let (ids, scratch) = &mut *cell.borrow_mut();
+            argmax(queue, logits.rows(tokens, VOCAB)?, scratch, &mut ids.rows_mut(1, tokens)?)
         })?;
         rows.push(moved("argmax_bf16", tokens, us, tokens * VOCAB * 2));
     }
