@@ -88,7 +88,7 @@ pub fn argmax<T: Logits>(
     require("argmax", logits.rows <= scratch.rows, || {
         format!("{} rows with scratch for {}", logits.rows, scratch.rows)
     })?;
-    let most = (4 * queue.gpu().multiprocessors()).div_ceil(logits.rows.max(1)).min(MAX_PARTS);
+    let most = (16 * queue.gpu().multiprocessors()).div_ceil(logits.rows.max(1)).min(MAX_PARTS);
     let parts = logits.columns.div_ceil(THREADS as usize).min(most);
     let params = ArgmaxParams {
         logits: logits.address,

@@ -9,7 +9,7 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use crate::launch::{ErrorClass, Function, LaunchError, Params};
 use crate::table::{BUILD, units};
-use crate::{activation, advance, argmax, decode, embedding, norm, prefill, probe, rope, skinny};
+use crate::{activation, advance, argmax, batched, decode, embedding, norm, prefill, probe, rope, skinny};
 
 /// Why a device cannot be used. Found at start, never in the middle of a request.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +65,10 @@ pub(crate) struct Kernels {
     /// By pairing (half, interleaved), then by page element (bf16, f16).
     pub(crate) rope: [[Function<rope::QkRopeParams>; 2]; 2],
     /// By page element (bf16, f16), then by head dimension (64, 128).
-    pub(crate) decode_split: [[Function<decode::DecodeParams>; 2]; 2],
-    pub(crate) decode_combine: [Function<decode::DecodeParams>; 2],
+    pub(crate) decode: [[Function<decode::DecodeParams>; 2]; 2],
     pub(crate) prefill: [[Function<prefill::PrefillParams>; 2]; 2],
     pub(crate) skinny: skinny::Kernels,
+    pub(crate) batched: batched::Kernels,
     pub(crate) fill: Function<probe::FillParams>,
     pub(crate) read_only: Function<probe::ReadParams>,
     pub(crate) empty: Function<probe::EmptyParams>,
@@ -166,16 +166,16 @@ impl Kernels {
             let module = modules.iter().find(|(name, _)| *name == P::UNIT).map(|(_, module)| *module);
             Function::resolve(module, kernel)
         }
-        fn skinny(
+        fn set<P: Params>(
             modules: &Modules,
-            variant: usize,
+            shared: u32,
             names: [&'static str; 4],
-        ) -> Result<[Function<skinny::SkinnyParams>; 4], OpenError> {
-            let shared = skinny::VARIANTS[variant].shared();
-            let one = |name| get(modules, name)?.allow_shared(shared);
-            let [a, b, c, d] = names.map(one);
+        ) -> Result<[Function<P>; 4], OpenError> {
+            let [a, b, c, d] = names.map(|name| get(modules, name)?.allow_shared(shared));
             Ok([a?, b?, c?, d?])
         }
+        let skinny = |m: &Modules, place: usize, names| set(m, skinny::VARIANTS[place].shared(), names);
+        let batched = |m: &Modules, place, names| set(m, batched::shared(place), names);
         let m = modules;
         Ok(Self {
             gather: get(m, "gather_bf16")?,
@@ -190,11 +190,10 @@ impl Kernels {
                 [get(m, "qk_rope_write_half_bf16")?, get(m, "qk_rope_write_half_f16")?],
                 [get(m, "qk_rope_write_interleaved_bf16")?, get(m, "qk_rope_write_interleaved_f16")?],
             ],
-            decode_split: [
-                [get(m, "decode_split_bf16_64")?, get(m, "decode_split_bf16_128")?],
-                [get(m, "decode_split_f16_64")?, get(m, "decode_split_f16_128")?],
+            decode: [
+                [get(m, "decode_bf16_64")?, get(m, "decode_bf16_128")?],
+                [get(m, "decode_f16_64")?, get(m, "decode_f16_128")?],
             ],
-            decode_combine: [get(m, "decode_combine_64")?, get(m, "decode_combine_128")?],
             prefill: [
                 [get(m, "prefill_bf16_64")?, get(m, "prefill_bf16_128")?],
                 [get(m, "prefill_f16_64")?, get(m, "prefill_f16_128")?],
@@ -202,8 +201,15 @@ impl Kernels {
             skinny: [
                 skinny(m, 0, ["skinny_8_store", "skinny_8_add", "skinny_8_wide", "skinny_8_silu"])?,
                 skinny(m, 1, ["skinny_16_store", "skinny_16_add", "skinny_16_wide", "skinny_16_silu"])?,
-                skinny(m, 2, ["skinny_32_store", "skinny_32_add", "skinny_32_wide", "skinny_32_silu"])?,
-                skinny(m, 3, ["skinny_64_store", "skinny_64_add", "skinny_64_wide", "skinny_64_silu"])?,
+            ],
+            batched: [
+                batched(m, 0, ["batched_32_store", "batched_32_add", "batched_32_wide", "batched_32_silu"])?,
+                batched(m, 1, ["batched_64_store", "batched_64_add", "batched_64_wide", "batched_64_silu"])?,
+                batched(
+                    m,
+                    2,
+                    ["batched_128_store", "batched_128_add", "batched_128_wide", "batched_128_silu"],
+                )?,
             ],
             fill: get(m, "fill_bf16")?,
             read_only: get(m, "read_only")?,

@@ -118,10 +118,10 @@ impl<P: Params> Function<P> {
     /// nothing else writes that memory meanwhile.
     pub(crate) unsafe fn launch(&self, queue: &Queue, grid: Grid, params: P) -> Result<(), LaunchError> {
         // SAFETY: the caller's promise.
-        unsafe { self.launch_clustered(queue, grid, 1, params) }
+        unsafe { self.launch_clustered(queue, grid, [1, 1], params) }
     }
 
-    /// As [`Self::launch`], with `cluster` neighbouring blocks that see each other's shared memory.
+    /// As [`Self::launch`], with clusters of blocks along x and y that see each other's shared memory.
     ///
     /// # Safety
     /// As there.
@@ -129,7 +129,7 @@ impl<P: Params> Function<P> {
         &self,
         queue: &Queue,
         grid: Grid,
-        cluster: u32,
+        cluster: [u32; 2],
         mut params: P,
     ) -> Result<(), LaunchError> {
         let [x, y, z] = grid.blocks;
@@ -165,7 +165,7 @@ impl<P: Params> Function<P> {
 }
 
 /// What a launch asks for beside its grid.
-fn attributes(chain: Chain, cluster: u32) -> Vec<sys::CUlaunchAttribute> {
+fn attributes(chain: Chain, [x, y]: [u32; 2]) -> Vec<sys::CUlaunchAttribute> {
     let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
     let mut attributes = Vec::with_capacity(2);
     if chain == Chain::Programmatic {
@@ -175,11 +175,11 @@ fn attributes(chain: Chain, cluster: u32) -> Vec<sys::CUlaunchAttribute> {
             sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
         ));
     }
-    if cluster > 1 {
+    if x * y > 1 {
         attributes.push(attribute(
             sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
             sys::CUlaunchAttributeValue {
-                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: cluster, y: 1, z: 1 },
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z: 1 },
             },
         ));
     }

@@ -12,6 +12,7 @@
 mod activation;
 mod advance;
 mod argmax;
+mod batched;
 mod decode;
 mod embedding;
 mod gemm;
@@ -33,7 +34,7 @@ mod view;
 pub use activation::silu_mul;
 pub use advance::{Standing, advance};
 pub use argmax::{ArgmaxScratch, Logits, argmax};
-pub use decode::{Decode, DecodeScratch, decode_attention};
+pub use decode::{Decode, decode_attention};
 pub use embedding::gather;
 pub use gemm::{Gemm, Product, ProductElement};
 pub use gpu::{Gpu, OpenError};

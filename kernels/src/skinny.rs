@@ -3,6 +3,7 @@
 
 use half::bf16;
 
+use crate::batched::{self, Batch};
 use crate::launch::{Function, Grid, LaunchError, Params, require};
 use crate::queue::Queue;
 use crate::view::{Rows, RowsMut};
@@ -25,7 +26,7 @@ unsafe impl Params for SkinnyParams {
 }
 
 /// Most tokens of a product.
-pub const SKINNY_TOKENS: usize = 64;
+pub const SKINNY_TOKENS: usize = 128;
 const THREADS: u32 = 256;
 const WARPS: usize = 8;
 
@@ -40,15 +41,13 @@ pub(crate) struct Variant {
     resident: usize,
 }
 
-pub(crate) const VARIANTS: [Variant; 4] = [
-    Variant { tokens: 8, tiles: 1, row_warps: 1, resident: 2 },
+pub(crate) const VARIANTS: [Variant; 2] = [
+    Variant { tokens: 8, tiles: 1, row_warps: 1, resident: 3 },
     Variant { tokens: 16, tiles: 1, row_warps: 2, resident: 2 },
-    Variant { tokens: 32, tiles: 2, row_warps: 4, resident: 2 },
-    Variant { tokens: 64, tiles: 2, row_warps: 8, resident: 1 },
 ];
 
 /// Kernels of each variant, by finish: store, add, wide, silu.
-pub(crate) type Kernels = [[Function<SkinnyParams>; 4]; 4];
+pub(crate) type Kernels = [[Function<SkinnyParams>; 4]; 2];
 
 impl Variant {
     fn rows(self) -> usize {
@@ -116,12 +115,16 @@ pub fn skinny(
         format!("{tokens} x {} by {outputs} x {inputs} into {rows} x {columns}", x.columns)
     })?;
     require(KERNEL, skinny_fits(tokens, outputs, inputs), || {
-        format!("{tokens} tokens of {inputs} into {outputs}: at most 64 tokens, the others multiples of 32")
+        format!("{tokens} tokens of {inputs} into {outputs}: at most 128 tokens, the others multiples of 32")
     })?;
     require(KERNEL, dense && [x, weight].iter().all(|rows| rows.dense() && rows.vectors()), || {
         "an operand is not dense, or not 16-byte aligned".into()
     })?;
-    let place = VARIANTS.iter().position(|variant| tokens <= variant.tokens).unwrap_or(VARIANTS.len() - 1);
+    let Some(place) = VARIANTS.iter().position(|variant| tokens <= variant.tokens) else {
+        let batch = Batch { x: x.address, weight: weight.address, out: address, tokens, outputs, inputs };
+        // SAFETY: the views are dense and of the shape that the kernel is told.
+        return unsafe { batched::launch(queue, finish, &batch) };
+    };
     let variant = VARIANTS[place];
     let slices = variant.slices(outputs, inputs, queue.gpu().multiprocessors());
     let params = SkinnyParams {
@@ -137,7 +140,7 @@ pub fn skinny(
     let grid = Grid { blocks, threads: THREADS, shared: variant.shared() };
     // SAFETY: the views are dense and of the shape that the kernel is told.
     unsafe {
-        queue.gpu().kernels().skinny[place][finish].launch_clustered(queue, grid, slices as u32, params)
+        queue.gpu().kernels().skinny[place][finish].launch_clustered(queue, grid, [slices as u32, 1], params)
     }
 }
 
@@ -152,8 +155,7 @@ mod tests {
             variant.slices(outputs, inputs, 132)
         };
         assert_eq!([slices(1, 4096, 4096), slices(1, 28672, 4096)], [1, 1]);
-        assert_eq!([slices(64, 4096, 4096), slices(64, 6144, 4096), slices(64, 28672, 4096)], [8, 4, 1]);
-        assert_eq!([slices(32, 4096, 14336), slices(32, 128_256, 4096)], [8, 1]);
-        assert_eq!(slices(64, 256, 64), 2, "each slice has inputs");
+        assert_eq!([slices(16, 4096, 4096), slices(16, 6144, 4096)], [2, 1]);
+        assert_eq!(slices(16, 256, 128), 1, "each slice has inputs");
     }
 }

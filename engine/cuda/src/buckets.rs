@@ -18,12 +18,11 @@ pub(crate) fn rows(tokens: usize) -> usize {
     }
 }
 
-/// Parts that decode attention splits a sequence into: enough blocks for the whole device, and few enough
-/// that joining them stays cheap.
+/// Blocks that share a sequence in decode attention: as many as keep the device full and no more.
 pub(crate) fn splits(batch: usize, blocks_per_split: usize, multiprocessors: usize) -> usize {
-    const RESIDENT: usize = 4;
-    const MOST: usize = 32;
-    (RESIDENT * multiprocessors).div_ceil((batch * blocks_per_split).max(1)).clamp(1, MOST)
+    const RESIDENT: usize = 2;
+    let fits = |splits: &usize| splits * batch * blocks_per_split <= RESIDENT * multiprocessors;
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
 }
 
 #[cfg(test)]
@@ -43,7 +42,7 @@ mod tests {
     #[test]
     fn small_batches_are_split_and_large_ones_are_not() {
         assert_eq!(splits(256, 8, 132), 1);
-        assert_eq!(splits(8, 8, 132), 9);
-        assert_eq!(splits(1, 8, 132), 32);
+        assert_eq!(splits(8, 8, 132), 4);
+        assert_eq!(splits(1, 8, 132), 8);
     }
 }

@@ -1,7 +1,7 @@
 //! Which of two ways a product goes: through the matrix library, or by the kernel for few tokens, which also
 //! does what follows the product.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use shoal_kernels::skinny_fits;
 
@@ -18,16 +18,22 @@ pub enum Products {
     Library,
 }
 
+/// Time of one product, with what the kernel does beside it done by others for the library.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    pub library_us: f64,
+    pub kernel_us: f64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Choices {
     products: Products,
-    /// Parts and rows for which the library was faster.
-    library: HashSet<(Part, usize)>,
+    measured: HashMap<(Part, usize), Ways>,
 }
 
 impl Choices {
     pub(crate) fn new(products: Products) -> Self {
-        Self { products, library: HashSet::new() }
+        Self { products, measured: HashMap::new() }
     }
 
     /// Whether the kernel can and may run `rows` of a part.
@@ -36,14 +42,18 @@ impl Choices {
     }
 
     pub(crate) fn skinny(&self, part: Part, rows: usize, outputs: usize, inputs: usize) -> bool {
-        self.possible(rows, outputs, inputs) && !self.library.contains(&(part, rows))
+        let faster = |ways: &Ways| ways.kernel_us <= ways.library_us;
+        self.possible(rows, outputs, inputs) && self.measured.get(&(part, rows)).is_none_or(faster)
     }
 
-    pub(crate) fn record(&mut self, part: Part, rows: usize, library_is_faster: bool) {
-        if library_is_faster {
-            self.library.insert((part, rows));
-        } else {
-            self.library.remove(&(part, rows));
-        }
+    pub(crate) fn record(&mut self, part: Part, rows: usize, ways: Ways) {
+        self.measured.insert((part, rows), ways);
+    }
+
+    pub(crate) fn measured(&self) -> Vec<(Part, usize, Ways)> {
+        let mut all: Vec<_> =
+            self.measured.iter().map(|((part, rows), ways)| (*part, *rows, *ways)).collect();
+        all.sort_by_key(|(part, rows, _)| (*rows, *part as usize));
+        all
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_kernels::{
-    Buffer, DecodeScratch, Gpu, Graph, LaunchError, NO_SLOT, PAGE_TOKENS, PageTable, Pinned, Queue, Standing,
-    advance, argmax,
+    Buffer, Gpu, Graph, LaunchError, NO_SLOT, PAGE_TOKENS, PageTable, Pinned, Queue, Standing, advance,
+    argmax,
 };
 use shoal_model::SequenceRows;
 
@@ -98,14 +98,8 @@ pub(crate) struct Greedy {
     ids: Pinned<u32>,
 }
 
-/// What one batch size needs.
-#[derive(Debug)]
-pub(crate) struct Decoder {
-    pub(crate) split: DecodeScratch,
-    graph: Option<Graph>,
-}
-
-pub(crate) type Decoders = BTreeMap<usize, Decoder>;
+/// A whole step by batch size.
+pub(crate) type Graphs = BTreeMap<usize, Graph>;
 
 impl CudaModel {
     /// Puts a batch of one token each on the device. `pages` may reach beyond the token: each step uses up
@@ -134,22 +128,18 @@ impl CudaModel {
 
     /// Captures the graph of a batch size, if there is none yet.
     pub(crate) fn prepare_greedy(&mut self, bucket: usize) -> Result<(), StepError> {
-        self.decoder(bucket)?;
-        if self.decoders.get(&bucket).is_some_and(|decoder| decoder.graph.is_none()) {
+        if !self.graphs.contains_key(&bucket) {
             // Once without a graph, so that the library loads its kernels outside of the capture.
-            let queue = self.queue.clone();
-            self.enqueue_greedy(bucket, &queue, Parts::REPEATABLE)?;
+            self.enqueue_greedy(bucket, &self.queue.clone(), Parts::REPEATABLE)?;
             let graph = self.capture_greedy(bucket, Parts::ALL)?;
-            if let Some(decoder) = self.decoders.get_mut(&bucket) {
-                decoder.graph = Some(graph);
-            }
+            self.graphs.insert(bucket, graph);
         }
         Ok(())
     }
 
     /// Enqueues one step of the greedy decoding; the host does not wait.
     pub fn step_greedy(&mut self) -> Result<(), StepError> {
-        self.run_greedy(|model, bucket| match model.decoders.get(&bucket).and_then(|d| d.graph.as_ref()) {
+        self.run_greedy(|model, bucket| match model.graphs.get(&bucket) {
             Some(graph) => graph.replay(),
             None => model.enqueue_greedy(bucket, &model.queue.clone(), Parts::ALL),
         })
@@ -182,31 +172,14 @@ impl CudaModel {
         Ok(&greedy.ids.get()?[..greedy.batch])
     }
 
-    pub(crate) fn decoder(&mut self, bucket: usize) -> Result<&mut Decoder, LaunchError> {
-        let config = &self.runner.config;
-        let group = config.heads / config.kv_heads;
-        let blocks = config.kv_heads * group.div_ceil(8);
-        let gpu = self.queue.gpu();
-        let splits = buckets::splits(bucket, blocks, gpu.multiprocessors());
-        match self.decoders.entry(bucket) {
-            std::collections::btree_map::Entry::Occupied(found) => Ok(found.into_mut()),
-            std::collections::btree_map::Entry::Vacant(place) => {
-                let split = DecodeScratch::new(gpu, bucket * config.heads, config.head_dim, splits)?;
-                Ok(place.insert(Decoder { split, graph: None }))
-            }
-        }
-    }
-
     pub(crate) fn capture_greedy(&mut self, bucket: usize, parts: Parts) -> Result<Graph, LaunchError> {
         let queue = self.queue.clone();
         queue.capture(|queue| self.enqueue_greedy(bucket, queue, parts))
     }
 
     fn enqueue_greedy(&mut self, bucket: usize, queue: &Queue, parts: Parts) -> Result<(), LaunchError> {
-        self.decoder(bucket)?;
-        let Self { runner, slate, decoders, .. } = self;
-        let split = decoders.get_mut(&bucket).map(|decoder| &mut decoder.split);
-        runner.enqueue(queue, &slate.step(bucket)?, split, parts)?;
+        let Self { runner, slate, .. } = self;
+        runner.enqueue(queue, &slate.step(bucket)?, parts)?;
         if !parts.has(Part::Sample) {
             return Ok(());
         }

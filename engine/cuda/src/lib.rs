@@ -27,7 +27,7 @@ mod support;
 mod tune;
 mod weights;
 
-pub use choice::Products;
+pub use choice::{Products, Ways};
 pub use error::{LoadError, StepError};
 pub use memory::MemoryPlan;
 pub use model::{CudaModel, CudaOptions};

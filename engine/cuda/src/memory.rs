@@ -71,9 +71,7 @@ fn working(config: &ModelConfig, options: &CudaOptions<'_>) -> u64 {
     let logits = sequences * config.vocabulary as u64 * F32 + sequences * config.hidden as u64 * BF16;
     let rope = (options.max_context * config.head_dim) as u64 * F32;
     let table = sequences * options.max_context.div_ceil(PAGE_TOKENS) as u64 * 8;
-    // Decode attention's parts: at most 32 for small batches and one for large ones.
-    let parts = 4 * (sequences + 64) * (config.heads * config.head_dim) as u64 * F32;
-    rows * row + logits + rope + table + parts
+    rows * row + logits + rope + table
 }
 
 /// Elements of a row of each activation.

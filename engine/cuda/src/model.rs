@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use shoal_checkpoint::{Checkpoint, ModelConfig};
-use shoal_kernels::{
-    Buffer, Chain, Gemm, Gpu, KvPages, LaunchError, PAGE_TOKENS, Pinned, Product, Queue, probe,
-};
+use shoal_kernels::{Buffer, Chain, Gemm, Gpu, KvPages, LaunchError, PAGE_TOKENS, Pinned, Queue, probe};
 use shoal_model::{KvMemory, SequenceRows};
 
 use crate::choice::{Choices, Products};
-use crate::greedy::{Decoders, Greedy, Slate};
+use crate::greedy::{Graphs, Greedy, Slate};
 use crate::inputs::{Layout, Limits, check, pages_of};
 use crate::memory::MemoryPlan;
 use crate::profile::Parts;
@@ -17,7 +15,7 @@ use crate::rope::Rotations;
 use crate::runner::{Kv, Runner};
 use crate::scratch::Scratch;
 use crate::weights::{self, Weights};
-use crate::{LoadError, StepError, buckets, support};
+use crate::{LoadError, StepError, support};
 
 /// How to load.
 pub struct CudaOptions<'a> {
@@ -78,7 +76,7 @@ pub struct CudaModel {
     host_logits: Pinned<f32>,
     /// Of the steps that follow each other on the device.
     pub(crate) slate: Slate,
-    pub(crate) decoders: Decoders,
+    pub(crate) graphs: Graphs,
     pub(crate) greedy: Option<Greedy>,
 }
 
@@ -130,7 +128,7 @@ impl CudaModel {
             host_inputs: Pinned::new(&gpu, most)?,
             host_logits: Pinned::new(&gpu, LOGIT_ROWS * config.vocabulary)?,
             slate: Slate::new(&gpu, &limits)?,
-            decoders: Decoders::new(),
+            graphs: Graphs::new(),
             greedy: None,
             queue,
             limits,
@@ -178,11 +176,8 @@ impl CudaModel {
         }
         let layout = Layout::write(batch, self.host_inputs.get_mut()?);
         self.host_inputs.send(&self.queue, &mut self.inputs, 0, layout.len())?;
-        let bucket = buckets::decode(layout.decode);
-        self.decoder(bucket)?;
-        let Self { runner, decoders, inputs, queue, .. } = self;
-        let split = decoders.get_mut(&bucket).map(|decoder| &mut decoder.split);
-        runner.enqueue(queue, &layout.views(inputs)?, split, Parts::ALL)?;
+        let Self { runner, inputs, queue, .. } = self;
+        runner.enqueue(queue, &layout.views(inputs)?, Parts::ALL)?;
         Ok(layout.wanted)
     }
 

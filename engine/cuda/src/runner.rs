@@ -3,10 +3,11 @@
 use half::bf16;
 use shoal_checkpoint::ModelConfig;
 use shoal_kernels::{
-    Buffer, Decode, DecodeScratch, Gemm, KvPages, LaunchError, Prefill, Product, QkRope, Queue, Rows,
-    SkinnyOut, decode_attention, gather, prefill_attention, qk_rope_write, rmsnorm, silu_mul, skinny,
+    Buffer, Decode, Gemm, KvPages, LaunchError, Prefill, Product, QkRope, Queue, Rows, SkinnyOut,
+    decode_attention, gather, prefill_attention, qk_rope_write, rmsnorm, silu_mul, skinny,
 };
 
+use crate::buckets;
 use crate::choice::Choices;
 use crate::inputs::{Runs, Step};
 use crate::memory::Widths;
@@ -37,7 +38,6 @@ impl Runner {
         &mut self,
         queue: &Queue,
         step: &Step<'_>,
-        split: Option<&mut DecodeScratch>,
         parts: Parts,
     ) -> Result<(), LaunchError> {
         let Scratch { residual, widths, .. } = &mut self.scratch;
@@ -45,9 +45,8 @@ impl Runner {
             let table = self.weights.embedding.rows()?;
             gather(queue, table, step.ids, &mut residual.rows_mut(step.rows, widths.hidden)?)?;
         }
-        let mut split = split;
         for layer in 0..self.config.layers {
-            self.attention(queue, step, layer, split.as_deref_mut(), parts)?;
+            self.attention(queue, step, layer, parts)?;
             self.feed_forward(queue, step.rows, layer, parts)?;
         }
         self.head(queue, step, parts)
@@ -58,7 +57,6 @@ impl Runner {
         queue: &Queue,
         step: &Step<'_>,
         index: usize,
-        split: Option<&mut DecodeScratch>,
         parts: Parts,
     ) -> Result<(), LaunchError> {
         let Self { config, weights, rotations, gemm, choices, scratch, pages } = self;
@@ -99,7 +97,7 @@ impl Runner {
         }
         if parts.has(Part::Attention) {
             let over = Over { layer: index, config, pages, width: widths.query };
-            over.attend(queue, step, split, queries, attended)?;
+            over.attend(queue, step, queries, attended)?;
         }
         if parts.has(Part::Output) {
             let x = attended.rows(rows, widths.query)?;
@@ -212,23 +210,29 @@ struct Over<'a> {
 }
 
 impl Over<'_> {
+    fn splits(&self, batch: usize, multiprocessors: usize) -> usize {
+        let group = self.config.heads / self.config.kv_heads;
+        // A block takes up to 8 heads of a group.
+        buckets::splits(batch, self.config.kv_heads * group.div_ceil(8), multiprocessors)
+    }
+
     /// Sequences of one row first, then those of several.
     fn attend(
         &self,
         queue: &Queue,
         step: &Step<'_>,
-        split: Option<&mut DecodeScratch>,
         queries: &Buffer<bf16>,
         attended: &mut Buffer<bf16>,
     ) -> Result<(), LaunchError> {
         let scale = 1.0 / (self.config.head_dim as f32).sqrt();
         let window = self.config.sliding_window.map(|window| window as u32);
         let mut first = 0;
-        if let (Some(table), Some(split)) = (step.decode, split) {
+        if let Some(table) = step.decode {
             first = table.batch();
             let q = queries.rows(first, self.width)?;
-            let decode = Decode { q, table, layer: self.layer, scale, window };
-            decode_attention(queue, &decode, self.pages, split, &mut attended.rows_mut(first, self.width)?)?;
+            let splits = self.splits(first, queue.gpu().multiprocessors());
+            let decode = Decode { q, table, layer: self.layer, scale, window, splits };
+            decode_attention(queue, &decode, self.pages, &mut attended.rows_mut(first, self.width)?)?;
         }
         if let Some(Runs { table, starts, longest, tokens }) = step.prefill {
             let offset = first * self.width;

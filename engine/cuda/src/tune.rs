@@ -3,7 +3,7 @@
 use half::bf16;
 use shoal_kernels::{Gemm, LaunchError, Product, Queue, Rows, SkinnyOut, probe, silu_mul, skinny};
 
-use crate::choice::Choices;
+use crate::choice::{Choices, Ways};
 use crate::profile::Part;
 use crate::runner::Runner;
 use crate::scratch::Scratch;
@@ -32,12 +32,17 @@ impl CudaModel {
             self.runner.tune_head(&self.queue, buckets::rows(*rows))?;
         }
         self.greedy = None;
-        self.decoders.clear();
+        self.graphs.clear();
         for batch in decode {
             self.slate.fill(&self.queue, &[], buckets::decode(*batch))?;
             self.prepare_greedy(buckets::decode(*batch))?;
         }
         self.synchronize()
+    }
+
+    /// What [`Self::prepare`] measured, by part and rows.
+    pub fn measured_products(&self) -> Vec<(Part, usize, Ways)> {
+        self.runner.choices.measured()
     }
 }
 
@@ -49,7 +54,7 @@ impl Runner {
             weights.layers.iter().map(|layer| of(layer).rows()).collect()
         };
         let (hidden, ffn) = (widths.hidden, widths.ffn);
-        let mut ways = Ways { queue, gemm, choices, rows };
+        let mut ways = Trial { queue, gemm, choices, rows };
 
         let all = each(|layer| &layer.qkv)?;
         let bias = weights.layers[0].qkv_bias.as_ref();
@@ -98,7 +103,7 @@ impl Runner {
         let weight = weights.head().rows()?;
         let first = Product { x: normed.rows(rows, widths.hidden)?, weight, bias: None, add: false };
         let mut out = logits.rows_mut(rows, config.vocabulary)?;
-        let mut ways = Ways { queue, gemm, choices, rows };
+        let mut ways = Trial { queue, gemm, choices, rows };
         ways.gemm.tune(queue, first, &[weight; 2], &mut out)?;
         let library = ways.time(&[weight; 2], |ways, _| ways.gemm.product(queue, first, &mut out))?;
         ways.compare(Part::Head, &[weight; 2], library, |weight| {
@@ -107,14 +112,14 @@ impl Runner {
     }
 }
 
-struct Ways<'a> {
+struct Trial<'a> {
     queue: &'a Queue,
     gemm: &'a mut Gemm,
     choices: &'a mut Choices,
     rows: usize,
 }
 
-impl Ways<'_> {
+impl Trial<'_> {
     /// Keeps the library for a part where it takes less than the kernel.
     fn compare(
         &mut self,
@@ -128,7 +133,9 @@ impl Ways<'_> {
             return Ok(());
         }
         let kernel = self.time(weights, |_, weight| run(weight))?;
-        self.choices.record(part, self.rows, library < kernel);
+        let us = |ms: f64| ms * 1e3 / weights.len() as f64;
+        let ways = Ways { library_us: us(library), kernel_us: us(kernel) };
+        self.choices.record(part, self.rows, ways);
         Ok(())
     }
 

@@ -2,10 +2,9 @@
 // the new token's own key and value already in the pages.
 //
 // q and out [batch][q_heads][Dim] bf16; length is the page table's.
-// A sequence of length 0 gives zeros. `splits` blocks share a sequence: block s takes an equal run of its
-// pages, writes its unnormalised sum and (max, sum of exponentials) to `partial`, and decode_combine joins
-// them in the order of s; a single split writes `out` itself. The result depends on `splits`, never on the
-// batch around the sequence.
+// A sequence of length 0 gives zeros. `splits` blocks, a cluster, share a sequence: block s takes an equal run
+// of its pages, and each joins a part of the result from all of them in the order of s. The result depends
+// on `splits`, never on the batch around the sequence.
 // Mapping: a block owns one kv head and up to 8 of its q heads (grid.x = kv_heads * chunks). A warp takes 16
 // tokens of each page, goes through keys and values from registers, and keeps its own softmax; the four meet
 // at the end. Heads are rows of the matrix units (8 of 16 used). Keys: within 32 dimensions lane l % 4 holds
@@ -15,14 +14,13 @@
 // Tokens past the length or before the window are not read. Floor: one read of K and V.
 #pragma once
 #include "../common/chain.cuh"
+#include "../common/cluster.cuh"
 #include "../common/mma.cuh"
 #include "../common/pages.cuh"
 
 struct DecodeParams {
     const bf16* q;
     bf16* out;
-    float* partial;      // [batch][q_heads][splits][Dim]
-    float* partial_sum;  // [batch][q_heads][splits][2]: max (base 2, scaled), sum
     PageTable table;
     Pages pages;
     uint32_t q_heads;
@@ -40,6 +38,7 @@ constexpr int kWarpTokens = kPageTokens / kDecodeWarps;
 template <int Dim> struct DecodeShared {
     float acc[kDecodeWarps][kDecodeHeads][Dim + 4];
     float max[kDecodeWarps][kDecodeHeads], sum[kDecodeWarps][kDecodeHeads];
+    float block_max[kDecodeHeads], block_sum[kDecodeHeads];
 };
 
 // Keys and values pass once: they leave the first-level cache to others.
@@ -176,7 +175,43 @@ __device__ __forceinline__ void share(DecodeShared<Dim>& shared, const float (&a
     }
 }
 
-template <typename KV, int Dim> __device__ __forceinline__ void decode_split(const DecodeParams& p) {
+// Leaves the block's sums where the first warp's were.
+template <int Dim> __device__ __forceinline__ void join_warps(DecodeShared<Dim>& shared, int heads) {
+    for (int i = threadIdx.x; i < heads * Dim; i += kDecodeThreads) {
+        const int h = i / Dim, d = i % Dim;
+        float top = -INFINITY, total = 0.f, value = 0.f;
+#pragma unroll
+        for (int w = 0; w < kDecodeWarps; ++w) top = fmaxf(top, shared.max[w][h]);
+        const float shift = top == -INFINITY ? 0.f : top;
+#pragma unroll
+        for (int w = 0; w < kDecodeWarps; ++w) {
+            const float weight = exp2f(shared.max[w][h] - shift);
+            total += weight * shared.sum[w][h];
+            value += weight * shared.acc[w][h][d];
+        }
+        shared.acc[0][h][d] = value;
+        if (d == 0) {
+            shared.block_max[h] = top;
+            shared.block_sum[h] = total;
+        }
+    }
+}
+
+template <int Dim>
+__device__ __forceinline__ float join_blocks(const DecodeShared<Dim>& shared, int h, int d, uint32_t splits) {
+    float top = shared.block_max[h], total = 0.f, value = 0.f;
+    if (splits == 1) return shared.block_sum[h] > 0.f ? shared.acc[0][h][d] / shared.block_sum[h] : 0.f;
+    for (uint32_t rank = 0; rank < splits; ++rank) top = fmaxf(top, cluster::read(&shared.block_max[h], rank));
+    const float shift = top == -INFINITY ? 0.f : top;
+    for (uint32_t rank = 0; rank < splits; ++rank) {
+        const float weight = exp2f(cluster::read(&shared.block_max[h], rank) - shift);
+        total += weight * cluster::read(&shared.block_sum[h], rank);
+        value += weight * cluster::read(&shared.acc[0][h][d], rank);
+    }
+    return total > 0.f ? value / total : 0.f;
+}
+
+template <typename KV, int Dim> __device__ __forceinline__ void decode_attention(const DecodeParams& p) {
     __shared__ DecodeShared<Dim> shared;
     const uint32_t group = p.q_heads / p.pages.kv_heads, chunks = (group + kDecodeHeads - 1) / kDecodeHeads;
     const uint32_t kv_head = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
@@ -223,50 +258,12 @@ template <typename KV, int Dim> __device__ __forceinline__ void decode_split(con
     }
     share<Dim>(shared, acc, max, sum);
     __syncthreads();
-
-    for (int i = threadIdx.x; i < heads * Dim; i += kDecodeThreads) {
-        const int h = i / Dim, d = i % Dim;
-        float top = -INFINITY, total = 0.f, value = 0.f;
-#pragma unroll
-        for (int w = 0; w < kDecodeWarps; ++w) top = fmaxf(top, shared.max[w][h]);
-        const float shift = top == -INFINITY ? 0.f : top;
-#pragma unroll
-        for (int w = 0; w < kDecodeWarps; ++w) {
-            const float weight = exp2f(shared.max[w][h] - shift);
-            total += weight * shared.sum[w][h];
-            value += weight * shared.acc[w][h][d];
-        }
-        if (p.splits == 1) {
-            p.out[(row + h) * Dim + d] = from_f32<bf16>(total > 0.f ? value / total : 0.f);
-            continue;
-        }
-        const uint64_t at = (row + h) * p.splits + split;
-        p.partial[at * Dim + d] = value;
-        if (d == 0) {
-            p.partial_sum[at * 2] = top;
-            p.partial_sum[at * 2 + 1] = total;
-        }
-    }
-}
-
-// One warp per (sequence, q head).
-template <int Dim> __device__ __forceinline__ void decode_combine(const DecodeParams& p) {
-    chain::begin();
-    const uint64_t row = blockIdx.x;
-    const int lane = threadIdx.x;
-    const float* sums = p.partial_sum + row * p.splits * 2;
-    float top = -INFINITY;
-    for (uint32_t s = 0; s < p.splits; ++s) top = fmaxf(top, sums[s * 2]);
-    float acc[Dim / 32] = {};
-    float sum = 0.f;
-#pragma unroll 4
-    for (uint32_t s = 0; s < p.splits; ++s) {
-        const float weight = sums[s * 2] == -INFINITY ? 0.f : exp2f(sums[s * 2] - top);
-        sum += weight * sums[s * 2 + 1];
-#pragma unroll
-        for (int i = 0; i < Dim / 32; ++i) acc[i] += weight * p.partial[(row * p.splits + s) * Dim + lane + i * 32];
-    }
-    const float norm = sum > 0.f ? 1.f / sum : 0.f;
-#pragma unroll
-    for (int i = 0; i < Dim / 32; ++i) p.out[row * Dim + lane + i * 32] = from_f32<bf16>(acc[i] * norm);
+    join_warps<Dim>(shared, heads);
+    if (p.splits == 1) __syncthreads();
+    else cluster::sync();
+    // Each block of the cluster finishes its share of the elements.
+    for (int i = threadIdx.x + split * kDecodeThreads; i < heads * Dim; i += kDecodeThreads * p.splits)
+        p.out[row * Dim + i] = from_f32<bf16>(join_blocks<Dim>(shared, i / Dim, i % Dim, p.splits));
+    // A block's shared memory lives until its peers have read it.
+    if (p.splits != 1) cluster::sync();
 }

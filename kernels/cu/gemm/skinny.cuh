@@ -2,12 +2,7 @@
 // that read is the time it takes.
 //
 // x [tokens][inputs] and weight [outputs][inputs] bf16, dense, 16-byte aligned, inputs a multiple of 32,
-// outputs of 16 * MTiles. The finish of an output o of token t, from its f32 sum s:
-//   Store  out[t][o] = s                      bf16, [tokens][outputs]
-//   Add    out[t][o] += s                     bf16, rounded once
-//   Wide   out[t][o] = s                      f32
-//   Silu   out[t][i] = silu(gate) * up        bf16, [tokens][outputs / 2]; of each 16 rows of the weight the
-//                                             first 8 are gates and the others their ups
+// outputs of 16 * MTiles. The finish is that of finish.cuh.
 // Mapping: the weight is the 16-row operand of the matrix units and the tokens are its columns. A block of 8
 // warps owns MTiles * 16 * RowWarps rows; its other warps, and the `slices` blocks of its cluster, share the
 // inputs. Each lane reads the 16 bytes of a row that hold its operands of two products: within 32 inputs,
@@ -17,8 +12,8 @@
 // for that kernel. Floor: one read of the weight.
 #pragma once
 #include "../common/chain.cuh"
-#include "../common/element.cuh"
 #include "../common/mma.cuh"
+#include "finish.cuh"
 
 struct SkinnyParams {
     const bf16* x;
@@ -30,18 +25,16 @@ struct SkinnyParams {
     uint32_t slices;  // blocks of a cluster
 };
 
-enum class Finish { Store, Add, Wide, Silu };
-
 constexpr int kSkinnyWarps = 8;
 constexpr int kSkinnyThreads = kSkinnyWarps * 32;
-// 16-byte reads of the weight that a lane has under way in each of its two stages.
-constexpr int kSkinnyReads = 8;
 
-template <int MTiles, int NTiles, int RowWarps> struct Skinny {
+// `Reads`: 16-byte reads of the weight that a lane has under way in each of its two stages.
+template <int MTiles, int NTiles, int RowWarps, int Reads> struct Skinny {
     static constexpr int kRows = MTiles * 16 * RowWarps;
     static constexpr int kTokens = NTiles * 8;
+    static constexpr int kThreads = kSkinnyThreads;
     static constexpr int kSplits = kSkinnyWarps / RowWarps;
-    static constexpr int kChunks = kSkinnyReads / (2 * MTiles);  // of 32 inputs, in a stage
+    static constexpr int kChunks = Reads / (2 * MTiles);  // of 32 inputs, in a stage
     // Rows of sums are padded so that the lanes of a warp write to different banks.
     static constexpr int kStride = kRows + 4;
     static constexpr int kShared = kSplits * kTokens * kStride * int(sizeof(float));
@@ -63,18 +56,6 @@ __device__ __forceinline__ uint4 read_x(const bf16* address) {
                  : "l"(address)
                  : "memory");
     return v;
-}
-
-__device__ __forceinline__ float read_peer(const float* shared, uint32_t rank) {
-    uint32_t address;
-    float value;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(shared)), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-    return value;
-}
-
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
 // One stage of a warp's weights. Chunks past `end` are zeros: they add nothing.
@@ -123,49 +104,9 @@ __device__ __forceinline__ void multiply(float (&acc)[MTiles][NTiles][4], const 
     }
 }
 
-// The sum of output `row` of the block and token `t`, over the warps and then over the blocks.
-template <typename S> __device__ __forceinline__ float total(const float* sums, int row, int t, uint32_t slices) {
-    float sum = 0.f;
-#pragma unroll 1
-    for (uint32_t rank = 0; rank < slices; ++rank) {
-#pragma unroll
-        for (int split = 0; split < S::kSplits; ++split) {
-            const float* at = sums + (split * S::kTokens + t) * S::kStride + row;
-            sum += slices == 1 ? *at : read_peer(at, rank);
-        }
-    }
-    return sum;
-}
-
-template <typename S, Finish End>
-__device__ __forceinline__ void finish(const SkinnyParams& p, const float* sums, uint32_t first_row, uint32_t slice) {
-    // Each block of the cluster finishes its share of the rows, whole groups of 16.
-    const int rows = S::kRows / p.slices, begin = slice * rows;
-    constexpr int kHalf = End == Finish::Silu ? 2 : 1;
-    const int outs = rows / kHalf;
-    for (uint32_t i = threadIdx.x; i < outs * p.tokens; i += kSkinnyThreads) {
-        const int t = i / outs, o = i % outs;
-        if (End == Finish::Silu) {
-            const int row = begin + o / 8 * 16 + o % 8;
-            if (first_row + row >= p.outputs) continue;
-            const float gate = total<S>(sums, row, t, p.slices), up = total<S>(sums, row + 8, t, p.slices);
-            const uint64_t at = uint64_t(t) * (p.outputs / 2) + (first_row + begin) / 2 + o;
-            static_cast<bf16*>(p.out)[at] = from_f32<bf16>(gate / (1.f + __expf(-gate)) * up);
-        } else {
-            const int row = begin + o;
-            if (first_row + row >= p.outputs) continue;
-            const float sum = total<S>(sums, row, t, p.slices);
-            const uint64_t at = uint64_t(t) * p.outputs + first_row + row;
-            if (End == Finish::Wide) static_cast<float*>(p.out)[at] = sum;
-            bf16* out = static_cast<bf16*>(p.out) + at;
-            if (End == Finish::Store) *out = from_f32<bf16>(sum);
-            if (End == Finish::Add) *out = from_f32<bf16>(to_f32(*out) + sum);
-        }
-    }
-}
-
-template <int MTiles, int NTiles, int RowWarps, Finish End> __device__ __forceinline__ void skinny(const SkinnyParams& p) {
-    using S = Skinny<MTiles, NTiles, RowWarps>;
+template <int MTiles, int NTiles, int RowWarps, int Reads, Finish End>
+__device__ __forceinline__ void skinny(const SkinnyParams& p) {
+    using S = Skinny<MTiles, NTiles, RowWarps, Reads>;
     extern __shared__ __align__(16) float sums[];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quarter = lane % 4;
     const uint32_t tile = blockIdx.x / p.slices, slice = blockIdx.x % p.slices;
@@ -200,8 +141,8 @@ template <int MTiles, int NTiles, int RowWarps, Finish End> __device__ __forcein
         }
     }
     if (p.slices == 1) __syncthreads();
-    else cluster_sync();
-    finish<S, End>(p, sums, first_row, slice);
+    else cluster::sync();
+    finish<S, End>(sums, {p.out, p.tokens, p.outputs, first_row, slice, p.slices});
     // A block's shared memory lives until its peers have read it.
-    if (p.slices != 1) cluster_sync();
+    if (p.slices != 1) cluster::sync();
 }

@@ -66,7 +66,7 @@ fn steps(model: &mut CudaModel, floor: &Floor, batch: usize) -> Outcome<Value> {
     );
     Ok(json!({
         "what": "decode", "batch": batch, "context": CONTEXT, "step_ms": best, "step_ms_median": median,
-        "floor_ms": floor, "share_of_floor": floor / best, "enqueue_us": host,
+        "floor": floor, "share_of_floor": floor / best, "enqueue_us": host,
     }))
 }
 

@@ -54,6 +54,13 @@ fn main() -> Outcome<()> {
     model.prepare(&BATCHES, &[STEP_TOKENS])?;
     println!("products tuned and graphs captured in {:.1} s", started.elapsed().as_secs_f64());
 
+    for (part, rows, ways) in model.measured_products() {
+        println!(
+            "product {part:?} of {rows}: library {:.1} us, kernel {:.1}",
+            ways.library_us, ways.kernel_us
+        );
+    }
+
     let mut rows = decode::measure(&mut model, &floor)?;
     rows.extend(prefill::measure(&mut model, &floor)?);
     let device = model.gpu().name()?;

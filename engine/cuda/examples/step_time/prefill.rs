@@ -46,6 +46,6 @@ fn prompts(model: &mut CudaModel, floor: &Floor, length: usize) -> Outcome<Value
     );
     Ok(json!({
         "what": "prefill", "batch": count, "context": length, "tokens_per_s": best,
-        "tokens_per_s_median": median, "floor_tokens_per_s": floor, "share_of_floor": best / floor,
+        "tokens_per_s_median": median, "floor": floor, "share_of_floor": best / floor,
     }))
 }

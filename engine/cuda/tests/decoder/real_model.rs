@@ -3,7 +3,11 @@
 use shoal_checkpoint::Checkpoint;
 use shoal_model::{Compute, KvMemory, LoadOptions, LogitRows, SequenceRows, load};
 
-use crate::drive::{BOUND, best, device, gap, relative_error};
+use crate::drive::{best, device, gap, relative_error};
+
+/// Thirty layers round more often than a synthetic model's few: the worst row of 64, and the middle one.
+const WORST: f64 = 0.08;
+const MIDDLE: f64 = 0.03;
 
 /// "The capital of France is" and 64 tokens more: the oracle's tokens are fed to both.
 #[test]
@@ -24,22 +28,26 @@ fn a_real_model_writes_what_the_oracle_writes() {
     let mut oracle = load(&checkpoint, &options).expect("it loads");
     let mut history: Vec<u32> = vec![504, 3575, 282, 4649, 314];
     let (mut exact, mut found, pages) = (Vec::new(), Vec::new(), [0, 1]);
-    let (mut worst, mut done, mut different) = (0.0_f64, 0, None);
+    let (mut errors, mut done, mut different) = (Vec::new(), 0, None);
     while history.len() < 69 {
         let rows =
             SequenceRows { tokens: &history[done..], start: done, pages: &pages, logits: LogitRows::Last };
         oracle.forward(&[rows], &mut exact).expect("a step");
         model.forward(&[rows], &mut found).expect("a step");
         done = history.len();
-        worst = worst.max(relative_error(&found, &exact));
+        errors.push(relative_error(&found, &exact));
         let (chosen, token) = (best(&found), best(&exact));
         if chosen != token && different.is_none() {
             different = Some((done, gap(&exact, chosen)));
         }
         history.push(token);
     }
-    println!("SmolLM2: logits within {worst:.2e}, first difference (position, gap) {different:?}");
+    errors.sort_by(f64::total_cmp);
+    let (middle, worst) = (errors[errors.len() / 2], errors[errors.len() - 1]);
+    println!(
+        "SmolLM2: logits within {worst:.2e}, {middle:.2e} in the middle; first difference (position, gap) {different:?}"
+    );
     println!("SmolLM2: {:?}", &history[5..]);
-    assert!(worst < BOUND, "logits differ by {worst}");
-    assert!(different.is_none_or(|(_, gap)| gap < 2.0 * BOUND), "{different:?} is no near tie");
+    assert!(middle < MIDDLE && worst < WORST, "logits differ by {middle}, at worst {worst}");
+    assert!(different.is_none_or(|(_, gap)| gap < WORST), "{different:?} is no near tie");
 }
