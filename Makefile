@@ -1,6 +1,6 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak images cluster cluster-down kind clean distclean
+.PHONY: help build demo test lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ cluster-down: ## stop that cluster; nothing of it is left
 
 kind: images ## the same on a machine that has Docker and kind: two nodes, images loaded
 	@scripts/kind.sh
+
+gpu-test: ## on a machine with a GPU: kernels against f64, decoder against the CPU's oracle
+	@scripts/gpu-test.sh
+
+gpu-bench: ## on a machine with a GPU: decode and prefill times beside the machine's floor; MODEL= shape
+	@MODEL="$(MODEL)" scripts/gpu-bench.sh
 
 clean: ## remove what was compiled; models and tools stay in the cache
 	cargo clean

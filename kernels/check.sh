@@ -34,6 +34,8 @@ attention::prefill_attends_causally 42
 norm:: 24
 argmax:: 12
 rope:: 40
+skinny::few 40
+skinny::sums 20
 chain:: 200
 LIST
 timeout 120 "$probe" >"$out/probe.json" || failed=1

@@ -57,6 +57,16 @@ need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || need_packages python3-venv
 }
 
+# A GPU with its driver, a compiler for the kernels, and the matrix library; each is named if it is missing.
+need_gpu() {
+    command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep --quiet GPU ||
+        fail "no GPU on this machine: nvidia-smi finds none. These figures and tests need an NVIDIA GPU of compute capability 9.0"
+    command -v nvcc >/dev/null || [[ -n ${SHOAL_NVCC:-} ]] || SHOAL_NVCC=$("$root/scripts/nvcc.sh")
+    export SHOAL_NVCC=${SHOAL_NVCC:-}
+    ldconfig -p | grep --quiet 'libcublasLt\.so' || [[ :${LD_LIBRARY_PATH:-}: == *cublas* || :${LD_LIBRARY_PATH:-}: == *cu13* ]] ||
+        say "libcublasLt.so is not in the loader's cache; if it is not found, put its folder into LD_LIBRARY_PATH"
+}
+
 # Holds the cache for the rest of the calling subshell: two runs never install into one place.
 lock_cache() {
     mkdir -p "$cache"

@@ -23,8 +23,8 @@ unsafe impl Params for SiluMulParams {
     const UNIT: &'static str = "silu_mul";
 }
 
-/// `out[t][i] = silu(gate_up[t][i]) · gate_up[t][width + i]`: `gate_up` is `[tokens][2·width]`, out
-/// `[tokens][width]`, width a multiple of 8, rows 16-byte aligned.
+/// `out[t][i] = silu(gate) · up`: `gate_up` is `[tokens][2·width]`, eight gates and the eight ups that belong
+/// to them in turn; out `[tokens][width]`, width a multiple of 8, rows 16-byte aligned.
 pub fn silu_mul(
     queue: &Queue,
     gate_up: Rows<'_, bf16>,

@@ -1,11 +1,13 @@
-//! Greedy sampling: the id of the largest logit of each row.
+//! Greedy sampling: the id of the largest logit of each row, and the step from one token to the next.
 #![allow(unsafe_code)]
+
+use std::sync::Arc;
 
 use half::bf16;
 
-use crate::gpu::Kernels;
+use crate::gpu::{Gpu, Kernels};
 use crate::launch::{Function, Grid, LaunchError, Params, require};
-use crate::memory::Element;
+use crate::memory::{Buffer, Element};
 use crate::queue::Queue;
 use crate::view::{Rows, RowsMut};
 
@@ -14,9 +16,10 @@ use crate::view::{Rows, RowsMut};
 pub struct ArgmaxParams {
     logits: u64,
     ids: u64,
+    partial: u64,
     stride: u64,
     vocab: u32,
-    padding: u32,
+    parts: u32,
 }
 
 // SAFETY: as in cu/sampling/argmax.cu.
@@ -52,25 +55,56 @@ impl sealed::Variant for bf16 {
     }
 }
 
+/// Parts of a row at most: enough for one row to use the whole device.
+const MAX_PARTS: usize = 256;
+const THREADS: u32 = 256;
+
+/// The best of each part of each row, between the two kernels.
+#[derive(Debug)]
+pub struct ArgmaxScratch {
+    /// Pairs of a value's bits and an index.
+    best: Buffer<u32>,
+    rows: usize,
+}
+
+impl ArgmaxScratch {
+    pub fn new(gpu: &Arc<Gpu>, rows: usize) -> Result<Self, LaunchError> {
+        Ok(Self { best: Buffer::new(gpu, rows * MAX_PARTS * 2)?, rows })
+    }
+}
+
 /// `ids[r]` = lowest index of row r's largest logit: logits `[rows][vocab]`, ids `[1][rows]`. NaN never
 /// wins; a row of NaN alone gives `u32::MAX`.
 pub fn argmax<T: Logits>(
     queue: &Queue,
     logits: Rows<'_, T>,
+    scratch: &mut ArgmaxScratch,
     ids: &mut RowsMut<'_, u32>,
 ) -> Result<(), LaunchError> {
     let ids = ids.view;
     require("argmax", ids.rows == 1 && ids.columns == logits.rows && logits.columns > 0, || {
         format!("{} x {} logits into {} ids", logits.rows, logits.columns, ids.columns)
     })?;
+    require("argmax", logits.rows <= scratch.rows, || {
+        format!("{} rows with scratch for {}", logits.rows, scratch.rows)
+    })?;
+    let most = (16 * queue.gpu().multiprocessors()).div_ceil(logits.rows.max(1)).min(MAX_PARTS);
+    let parts = logits.columns.div_ceil(THREADS as usize).min(most);
     let params = ArgmaxParams {
         logits: logits.address,
         ids: ids.address,
+        partial: scratch.best.address(),
         stride: logits.stride as u64,
         vocab: logits.columns as u32,
-        padding: 0,
+        parts: parts as u32,
     };
-    let grid = Grid { blocks: [logits.rows, 1, 1], threads: 1024, shared: 0 };
-    // SAFETY: the views cover every row that the kernel reads and every id that it writes.
-    unsafe { T::kernel(queue.gpu().kernels()).launch(queue, grid, params) }
+    let part = Grid { blocks: [parts, logits.rows, 1], threads: THREADS, shared: 0 };
+    let pick = Grid { blocks: [logits.rows, 1, 1], threads: 32, shared: 0 };
+    let kernels = queue.gpu().kernels();
+    // SAFETY: the views cover every row that the kernels read and every id that they write, and the scratch
+    // has `MAX_PARTS` pairs for each row.
+    unsafe {
+        T::kernel(kernels).launch(queue, part, params)?;
+        kernels.argmax_pick.launch(queue, pick, params)
+    }
 }

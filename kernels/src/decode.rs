@@ -1,14 +1,10 @@
-//! Attention of one new token per sequence over its pages, split over the length.
+//! Attention of one new token per sequence over its pages, shared by the blocks of a cluster.
 #![allow(unsafe_code)]
-
-use std::sync::Arc;
 
 use half::bf16;
 
-use crate::gpu::Gpu;
 use crate::launch::{Grid, LaunchError, Params, require};
-use crate::memory::Buffer;
-use crate::pages::{KvElement, KvPages, PAGE_TOKENS, PageTable, PageTableParams, PagesParams};
+use crate::pages::{KvElement, KvPages, PageTable, PageTableParams, PagesParams};
 use crate::queue::Queue;
 use crate::view::{Rows, RowsMut};
 
@@ -17,8 +13,6 @@ use crate::view::{Rows, RowsMut};
 pub(crate) struct DecodeParams {
     q: u64,
     out: u64,
-    partial: u64,
-    partial_sum: u64,
     table: PageTableParams,
     pages: PagesParams,
     q_heads: u32,
@@ -36,27 +30,8 @@ const THREADS: u32 = 128;
 /// Query heads that one block takes of a kv head's group.
 const HEADS: usize = 8;
 
-/// Parts of a split step between its two kernels.
-#[derive(Debug)]
-pub struct DecodeScratch {
-    partial: Buffer<f32>,
-    sums: Buffer<f32>,
-    rows: usize,
-    head_dim: usize,
-    splits: usize,
-}
-
-impl DecodeScratch {
-    /// Room for `batch · q_heads` rows of `head_dim`, each in `splits` parts (1 to 256).
-    ///
-    /// The number of splits fixes the order of additions: results are equal bit for bit only between
-    /// equal splits.
-    pub fn new(gpu: &Arc<Gpu>, rows: usize, head_dim: usize, splits: usize) -> Result<Self, LaunchError> {
-        require("decode", (1..=256).contains(&splits), || format!("{splits} splits are not within 1..=256"))?;
-        let partial = Buffer::new(gpu, rows * splits * head_dim)?;
-        Ok(Self { partial, sums: Buffer::new(gpu, rows * splits * 2)?, rows, head_dim, splits })
-    }
-}
+/// Blocks that may share a sequence.
+const SPLITS: [usize; 4] = [1, 2, 4, 8];
 
 #[derive(Debug, Clone, Copy)]
 pub struct Decode<'a> {
@@ -68,6 +43,9 @@ pub struct Decode<'a> {
     pub scale: f32,
     /// How many of the last tokens are seen; `None` is all.
     pub window: Option<u32>,
+    /// Blocks that share a sequence: 1, 2, 4 or 8. It fixes the order of additions: results are equal bit for
+    /// bit only between equal splits.
+    pub splits: usize,
 }
 
 /// `out` as `q`. A sequence of length 0 gives zeros.
@@ -75,7 +53,6 @@ pub fn decode_attention<T: KvElement>(
     queue: &Queue,
     step: &Decode<'_>,
     pages: &KvPages<T>,
-    scratch: &mut DecodeScratch,
     out: &mut RowsMut<'_, bf16>,
 ) -> Result<(), LaunchError> {
     const KERNEL: &str = "decode";
@@ -84,36 +61,25 @@ pub fn decode_attention<T: KvElement>(
     let q_heads = query_heads(KERNEL, q, out, dim, pages.kv_heads())?;
     let batch = step.table.batch();
     require(KERNEL, q.rows == batch, || format!("{} queries for {batch} sequences", q.rows))?;
-    require(KERNEL, scratch.head_dim == dim && scratch.rows >= batch * q_heads, || {
-        format!("scratch of {} x {} for {} x {dim}", scratch.rows, scratch.head_dim, batch * q_heads)
+    require(KERNEL, SPLITS.contains(&step.splits), || {
+        format!("{} splits; a cluster has 1, 2, 4 or 8 blocks", step.splits)
     })?;
     let params = DecodeParams {
         q: q.address,
         out: out.address,
-        partial: scratch.partial.address(),
-        partial_sum: scratch.sums.address(),
         table: step.table.params(KERNEL)?,
         pages: pages.params(KERNEL, step.layer)?,
         q_heads: q_heads as u32,
-        splits: scratch.splits as u32,
+        splits: step.splits as u32,
         window: step.window.unwrap_or(0),
         scale_log2: step.scale * std::f32::consts::LOG2_E,
     };
     let chunks = (q_heads / pages.kv_heads()).div_ceil(HEADS);
-    let blocks = [pages.kv_heads() * chunks, scratch.splits, batch];
-    let split = Grid { blocks, threads: THREADS, shared: shared_bytes(dim) };
-    let combine = Grid { blocks: [batch * q_heads, 1, 1], threads: 32, shared: 0 };
-    let kernels = queue.gpu().kernels();
-    // SAFETY: the views and the scratch cover what the kernels touch; they check page numbers themselves.
-    unsafe {
-        kernels.decode_split[T::VARIANT][variant].launch(queue, split, params)?;
-        kernels.decode_combine[variant].launch(queue, combine, params)
-    }
-}
-
-/// The size of `DecodeShared`: two padded tiles, queries, scores, and three numbers per head.
-fn shared_bytes(dim: usize) -> u32 {
-    (2 * PAGE_TOKENS * (dim + 8) * 2 + HEADS * (dim + PAGE_TOKENS + 3) * 4) as u32
+    let blocks = [pages.kv_heads() * chunks, step.splits, batch];
+    let kernel = &queue.gpu().kernels().decode[T::VARIANT][variant];
+    let grid = Grid { blocks, threads: THREADS, shared: 0 };
+    // SAFETY: the views cover what the kernel touches; it checks page numbers itself.
+    unsafe { kernel.launch_clustered(queue, grid, [1, step.splits as u32], params) }
 }
 
 /// Place of the head dimension among the attention kernels.

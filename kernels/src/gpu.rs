@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError, result, sys};
 
-use crate::launch::{ErrorClass, Function, Params};
+use crate::launch::{ErrorClass, Function, LaunchError, Params};
 use crate::table::{BUILD, units};
-use crate::{activation, argmax, decode, embedding, norm, prefill, probe, rope};
+use crate::{activation, advance, argmax, batched, decode, embedding, norm, prefill, probe, rope, skinny};
 
 /// Why a device cannot be used. Found at start, never in the middle of a request.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,26 @@ pub enum OpenError {
         "kernel {kernel} takes {takes} bytes of parameters and its launcher passes {passes}: built apart"
     )]
     Parameters { kernel: &'static str, takes: usize, passes: usize },
+    #[error(
+        "the GPU driver is too old: it supports CUDA {}.{}, and CUDA {}.{} is needed (driver 580 or newer)",
+        .found / 1000, .found % 1000 / 10, OLDEST_DRIVER / 1000, OLDEST_DRIVER % 1000 / 10
+    )]
+    OldDriver { found: i32 },
+    #[error(
+        "the matrix library is missing: libcublasLt.so cannot be loaded; install CUDA 13's cuBLAS, or put the \
+         folder of libcublasLt.so.13 into LD_LIBRARY_PATH"
+    )]
+    NoBlas,
+    #[error("the matrix library, {action}: {source}")]
+    Blas { action: &'static str, source: CublasError },
+    #[error("no memory for {what}: {source}")]
+    Memory { what: &'static str, source: LaunchError },
     #[error("while {action}: {source}")]
     Driver { action: &'static str, source: DriverError },
 }
+
+/// The release that the kernels are compiled with, as the driver counts: an older driver does not load them.
+const OLDEST_DRIVER: i32 = 13000;
 
 impl OpenError {
     pub fn class(&self) -> ErrorClass {
@@ -42,12 +60,15 @@ pub(crate) struct Kernels {
     pub(crate) silu_mul: Function<activation::SiluMulParams>,
     pub(crate) argmax_f32: Function<argmax::ArgmaxParams>,
     pub(crate) argmax_bf16: Function<argmax::ArgmaxParams>,
+    pub(crate) argmax_pick: Function<argmax::ArgmaxParams>,
+    pub(crate) advance: Function<advance::AdvanceParams>,
     /// By pairing (half, interleaved), then by page element (bf16, f16).
     pub(crate) rope: [[Function<rope::QkRopeParams>; 2]; 2],
     /// By page element (bf16, f16), then by head dimension (64, 128).
-    pub(crate) decode_split: [[Function<decode::DecodeParams>; 2]; 2],
-    pub(crate) decode_combine: [Function<decode::DecodeParams>; 2],
+    pub(crate) decode: [[Function<decode::DecodeParams>; 2]; 2],
     pub(crate) prefill: [[Function<prefill::PrefillParams>; 2]; 2],
+    pub(crate) skinny: skinny::Kernels,
+    pub(crate) batched: batched::Kernels,
     pub(crate) fill: Function<probe::FillParams>,
     pub(crate) read_only: Function<probe::ReadParams>,
     pub(crate) empty: Function<probe::EmptyParams>,
@@ -74,6 +95,14 @@ impl Gpu {
             return Err(OpenError::NoDriver);
         }
         let driver = |action| move |source| OpenError::Driver { action, source };
+        let mut found = 0;
+        // SAFETY: the pointer is valid for the call, which needs no initialised driver.
+        unsafe { sys::cuDriverGetVersion(&raw mut found) }
+            .result()
+            .map_err(driver("asking for the version"))?;
+        if found < OLDEST_DRIVER {
+            return Err(OpenError::OldDriver { found });
+        }
         let count = CudaContext::device_count().map_err(driver("counting GPUs"))?;
         if i32::try_from(ordinal).is_ok_and(|ordinal| ordinal >= count) {
             return Err(OpenError::NoDevice { ordinal, count });
@@ -93,6 +122,18 @@ impl Gpu {
 
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// Bytes that are free, and those of the whole device.
+    pub fn memory(&self) -> Result<(u64, u64), LaunchError> {
+        let driver = LaunchError::driver("asking for free memory");
+        self.context.bind_to_thread().map_err(&driver)?;
+        let (free, total) = result::mem_get_info().map_err(driver)?;
+        Ok((free as u64, total as u64))
+    }
+
+    pub fn name(&self) -> Result<String, LaunchError> {
+        self.context.name().map_err(LaunchError::driver("asking for the name"))
     }
 
     pub fn multiprocessors(&self) -> usize {
@@ -125,6 +166,16 @@ impl Kernels {
             let module = modules.iter().find(|(name, _)| *name == P::UNIT).map(|(_, module)| *module);
             Function::resolve(module, kernel)
         }
+        fn set<P: Params>(
+            modules: &Modules,
+            shared: u32,
+            names: [&'static str; 4],
+        ) -> Result<[Function<P>; 4], OpenError> {
+            let [a, b, c, d] = names.map(|name| get(modules, name)?.allow_shared(shared));
+            Ok([a?, b?, c?, d?])
+        }
+        let skinny = |m: &Modules, place: usize, names| set(m, skinny::VARIANTS[place].shared(), names);
+        let batched = |m: &Modules, place, names| set(m, batched::shared(place), names);
         let m = modules;
         Ok(Self {
             gather: get(m, "gather_bf16")?,
@@ -133,18 +184,32 @@ impl Kernels {
             silu_mul: get(m, "silu_mul_bf16")?,
             argmax_f32: get(m, "argmax_f32")?,
             argmax_bf16: get(m, "argmax_bf16")?,
+            argmax_pick: get(m, "argmax_pick")?,
+            advance: get(m, "advance")?,
             rope: [
                 [get(m, "qk_rope_write_half_bf16")?, get(m, "qk_rope_write_half_f16")?],
                 [get(m, "qk_rope_write_interleaved_bf16")?, get(m, "qk_rope_write_interleaved_f16")?],
             ],
-            decode_split: [
-                [get(m, "decode_split_bf16_64")?, get(m, "decode_split_bf16_128")?],
-                [get(m, "decode_split_f16_64")?, get(m, "decode_split_f16_128")?],
+            decode: [
+                [get(m, "decode_bf16_64")?, get(m, "decode_bf16_128")?],
+                [get(m, "decode_f16_64")?, get(m, "decode_f16_128")?],
             ],
-            decode_combine: [get(m, "decode_combine_64")?, get(m, "decode_combine_128")?],
             prefill: [
                 [get(m, "prefill_bf16_64")?, get(m, "prefill_bf16_128")?],
                 [get(m, "prefill_f16_64")?, get(m, "prefill_f16_128")?],
+            ],
+            skinny: [
+                skinny(m, 0, ["skinny_8_store", "skinny_8_add", "skinny_8_wide", "skinny_8_silu"])?,
+                skinny(m, 1, ["skinny_16_store", "skinny_16_add", "skinny_16_wide", "skinny_16_silu"])?,
+            ],
+            batched: [
+                batched(m, 0, ["batched_32_store", "batched_32_add", "batched_32_wide", "batched_32_silu"])?,
+                batched(m, 1, ["batched_64_store", "batched_64_add", "batched_64_wide", "batched_64_silu"])?,
+                batched(
+                    m,
+                    2,
+                    ["batched_128_store", "batched_128_add", "batched_128_wide", "batched_128_silu"],
+                )?,
             ],
             fill: get(m, "fill_bf16")?,
             read_only: get(m, "read_only")?,

@@ -4,6 +4,7 @@
 use std::ffi::CString;
 use std::marker::PhantomData;
 
+use cudarc::cublaslt::result::CublasError;
 use cudarc::driver::{DriverError, result, sys};
 
 use crate::gpu::OpenError;
@@ -24,13 +25,15 @@ pub enum LaunchError {
     Shape { kernel: &'static str, problem: String },
     #[error("{action}: {source}")]
     Driver { action: &'static str, source: DriverError },
+    #[error("matrix library, {action}: {source}")]
+    Library { action: &'static str, source: CublasError },
 }
 
 impl LaunchError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Shape { .. } => ErrorClass::Invalid,
-            Self::Driver { .. } => ErrorClass::Fatal,
+            Self::Driver { .. } | Self::Library { .. } => ErrorClass::Fatal,
         }
     }
 
@@ -74,7 +77,7 @@ unsafe impl<P> Sync for Function<P> {}
 pub(crate) struct Grid {
     pub(crate) blocks: [usize; 3],
     pub(crate) threads: u32,
-    /// Dynamic shared memory in bytes, at most the 48 KiB that need no opt-in.
+    /// Dynamic shared memory in bytes: at most 48 KiB, or what [`Function::allow_shared`] allowed.
     pub(crate) shared: u32,
 }
 
@@ -99,12 +102,36 @@ impl<P: Params> Function<P> {
         Ok(Self { raw, name, params: PhantomData })
     }
 
+    /// Allows launches with up to `bytes` of dynamic shared memory.
+    pub(crate) fn allow_shared(self, bytes: u32) -> Result<Self, OpenError> {
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is loaded in the current context.
+        unsafe { result::function::set_function_attribute(self.raw, attribute, bytes as i32) }
+            .map_err(|source| OpenError::Driver { action: self.name, source })?;
+        Ok(self)
+    }
+
     /// Enqueues one launch. An empty grid is no work and no error.
     ///
     /// # Safety
     /// Every address in `params` is valid for the shapes beside it until the queue has run the kernel, and
     /// nothing else writes that memory meanwhile.
-    pub(crate) unsafe fn launch(&self, queue: &Queue, grid: Grid, mut params: P) -> Result<(), LaunchError> {
+    pub(crate) unsafe fn launch(&self, queue: &Queue, grid: Grid, params: P) -> Result<(), LaunchError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.launch_clustered(queue, grid, [1, 1], params) }
+    }
+
+    /// As [`Self::launch`], with clusters of blocks along x and y that see each other's shared memory.
+    ///
+    /// # Safety
+    /// As there.
+    pub(crate) unsafe fn launch_clustered(
+        &self,
+        queue: &Queue,
+        grid: Grid,
+        cluster: [u32; 2],
+        mut params: P,
+    ) -> Result<(), LaunchError> {
         let [x, y, z] = grid.blocks;
         if grid.blocks.contains(&0) {
             return Ok(());
@@ -112,7 +139,7 @@ impl<P: Params> Function<P> {
         require(self.name, i32::try_from(x).is_ok() && y.max(z) <= 65535, || {
             format!("a grid of {x} x {y} x {z} blocks is past what a launch can have")
         })?;
-        let mut attribute = overlap_attribute();
+        let mut attributes = attributes(queue.chain(), cluster);
         let config = sys::CUlaunchConfig {
             gridDimX: x as u32,
             gridDimY: y as u32,
@@ -122,8 +149,8 @@ impl<P: Params> Function<P> {
             blockDimZ: 1,
             sharedMemBytes: grid.shared,
             hStream: queue.stream().cu_stream(),
-            attrs: &raw mut attribute,
-            numAttrs: u32::from(queue.chain() == Chain::Programmatic),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         let mut arguments = [(&raw mut params).cast()];
         queue.stream().context().bind_to_thread().map_err(LaunchError::driver(self.name))?;
@@ -137,11 +164,24 @@ impl<P: Params> Function<P> {
     }
 }
 
-/// Lets the kernel start while the one before it drains; its `griddepcontrol.wait` keeps the order.
-fn overlap_attribute() -> sys::CUlaunchAttribute {
-    sys::CUlaunchAttribute {
-        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-        pad: [0; 4],
-        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+/// What a launch asks for beside its grid.
+fn attributes(chain: Chain, [x, y]: [u32; 2]) -> Vec<sys::CUlaunchAttribute> {
+    let attribute = |id, value| sys::CUlaunchAttribute { id, pad: [0; 4], value };
+    let mut attributes = Vec::with_capacity(2);
+    if chain == Chain::Programmatic {
+        // Lets the kernel start while the one before it drains; its `griddepcontrol.wait` keeps the order.
+        attributes.push(attribute(
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        ));
     }
+    if x * y > 1 {
+        attributes.push(attribute(
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION,
+            sys::CUlaunchAttributeValue {
+                clusterDim: sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x, y, z: 1 },
+            },
+        ));
+    }
+    attributes
 }

@@ -10,33 +10,42 @@
 //! kernel has a reference in [`mod@reference`] that computes the same formula in f64.
 
 mod activation;
+mod advance;
 mod argmax;
+mod batched;
 mod decode;
 mod embedding;
+mod gemm;
 mod gpu;
 mod launch;
 mod memory;
 mod norm;
 mod pages;
+mod pinned;
 mod prefill;
 pub mod probe;
 mod queue;
 pub mod reference;
 mod rope;
+mod skinny;
 mod table;
 mod view;
 
 pub use activation::silu_mul;
-pub use argmax::{Logits, argmax};
-pub use decode::{Decode, DecodeScratch, decode_attention};
+pub use advance::{Standing, advance};
+pub use argmax::{ArgmaxScratch, Logits, argmax};
+pub use decode::{Decode, decode_attention};
 pub use embedding::gather;
+pub use gemm::{Gemm, Product, ProductElement};
 pub use gpu::{Gpu, OpenError};
 pub use launch::{ErrorClass, LaunchError};
 pub use memory::{Buffer, Element};
 pub use norm::{add_rmsnorm, rmsnorm};
 pub use pages::{KvElement, KvPages, PAGE_TOKENS, PageTable};
+pub use pinned::Pinned;
 pub use prefill::{Prefill, prefill_attention};
-pub use queue::{Chain, Graph, Queue};
+pub use queue::{Chain, Graph, Mark, Queue};
 pub use rope::{NO_SLOT, Pairing, QkRope, RopeTables, qk_rope_write};
+pub use skinny::{SKINNY_TOKENS, SkinnyOut, skinny, skinny_fits};
 pub use table::{BUILD, Unit, units};
 pub use view::{Rows, RowsMut};

@@ -130,7 +130,8 @@ pub(crate) struct PageTableParams {
 }
 
 impl PageTable<'_> {
-    pub(crate) fn batch(&self) -> usize {
+    /// Sequences in it.
+    pub fn batch(&self) -> usize {
         self.pages.rows
     }
 

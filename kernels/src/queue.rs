@@ -1,9 +1,10 @@
 //! A stream of launches, and graphs of them.
+#![allow(unsafe_code)]
 
 use std::sync::Arc;
 
-use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, CudaStream};
+use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaEvent, CudaGraph, CudaStream};
 
 use crate::gpu::Gpu;
 use crate::launch::LaunchError;
@@ -60,6 +61,15 @@ impl Queue {
         self.stream.synchronize().map_err(LaunchError::driver("waiting for the device"))
     }
 
+    /// A point in the queue whose time is taken when the device gets there.
+    pub fn mark(&self) -> Result<Mark, LaunchError> {
+        let driver = LaunchError::driver("recording an event");
+        let event =
+            self.stream.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(&driver)?;
+        event.record(&self.stream).map_err(driver)?;
+        Ok(Mark(event))
+    }
+
     /// Records what `enqueue` launches instead of running it. The graph refers to the addresses it saw:
     /// the buffers must outlive its replays.
     pub fn capture(
@@ -78,8 +88,29 @@ impl Queue {
     }
 }
 
+/// A point in time on the device.
+pub struct Mark(CudaEvent);
+
+impl std::fmt::Debug for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Mark")
+    }
+}
+
+impl Mark {
+    /// Waits until the device is here, and returns the milliseconds since an earlier mark.
+    pub fn since(&self, earlier: &Self) -> Result<f64, LaunchError> {
+        let driver = LaunchError::driver("reading an event");
+        self.0.synchronize().map_err(&driver)?;
+        earlier.0.elapsed_ms(&self.0).map(f64::from).map_err(driver)
+    }
+}
+
 /// Launches that replay as one, on the queue that captured them.
 pub struct Graph(CudaGraph);
+
+// SAFETY: the handles belong to this value alone, and the driver takes them from any thread, one at a time.
+unsafe impl Send for Graph {}
 
 impl std::fmt::Debug for Graph {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -13,10 +13,18 @@ pub fn rmsnorm(x: &[f64], weight: &[f64], eps: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Rows of `2·width`, gate before up, to rows of `width`.
-pub fn silu_mul(gate_up: &[f64], width: usize) -> Vec<f64> {
+/// Rows of `2·width`, eight gates and their eight ups in turn, to rows of `width`.
+pub fn silu_mul(gate_up: &[f64]) -> Vec<f64> {
     let silu = |x: f64| x / (1.0 + (-x).exp());
-    gate_up.chunks(2 * width).flat_map(|row| (0..width).map(move |i| silu(row[i]) * row[width + i])).collect()
+    gate_up.chunks(16).flat_map(|block| (0..8).map(move |i| silu(block[i]) * block[8 + i])).collect()
+}
+
+/// `x · weightᵀ`: rows of `inputs` elements into rows of one output per row of the weight.
+pub fn product(x: &[f64], weight: &[f64], inputs: usize) -> Vec<f64> {
+    let row = |x: &[f64]| {
+        weight.chunks(inputs).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum()).collect::<Vec<f64>>()
+    };
+    x.chunks(inputs).flat_map(row).collect()
 }
 
 /// Lowest index of the largest number; `u32::MAX` if there is none.

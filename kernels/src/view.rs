@@ -40,6 +40,15 @@ impl<T> Rows<'_, T> {
         Ok(Self { address, rows, columns, stride, buffer: PhantomData })
     }
 
+    /// How many rows.
+    pub fn count(&self) -> usize {
+        self.rows
+    }
+
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// Whether each row can be moved in 16-byte pieces.
     pub(crate) fn vectors(&self) -> bool {
         let bytes = size_of::<T>();

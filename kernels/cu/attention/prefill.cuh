@@ -74,7 +74,9 @@ __device__ __forceinline__ void scores(float (&s)[8][4], const uint32_t (&q)[Dim
     }
 }
 
-// Masks and exponentiates one lane's scores of row `half`, and returns what earlier sums are scaled by.
+// Exponentiates one lane's scores of row `half`, after masking them unless the whole tile sees the whole page,
+// and returns what earlier sums are scaled by. Maxima are of scores before scaling, which keeps their order.
+template <bool Masked>
 __device__ __forceinline__ float soften(float (&s)[8][4], int half, float& max, float& sum, int base, float scale,
                                         const Rows& rows) {
     float top = max;
@@ -83,19 +85,19 @@ __device__ __forceinline__ float soften(float (&s)[8][4], int half, float& max, 
 #pragma unroll
         for (int e = half * 2; e < half * 2 + 2; ++e) {
             const int token = base + n * 8 + threadIdx.x % 4 * 2 + e % 2;
-            s[n][e] = rows.sees(half, token) ? s[n][e] * scale : -INFINITY;
+            if (Masked && !rows.sees(half, token)) s[n][e] = -INFINITY;
             top = fmaxf(top, s[n][e]);
         }
     }
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
     top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
     // A row that has seen nothing yet keeps weights of zero instead of exp(-inf + inf).
-    const float shift = top == -INFINITY ? 0.f : top, rescale = exp2f(max - shift);
+    const float shift = top == -INFINITY ? 0.f : top * scale, rescale = exp2f(max * scale - shift);
     float added = 0.f;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
 #pragma unroll
-        for (int e = half * 2; e < half * 2 + 2; ++e) added += s[n][e] = exp2f(s[n][e] - shift);
+        for (int e = half * 2; e < half * 2 + 2; ++e) added += s[n][e] = exp2f(s[n][e] * scale - shift);
     }
     max = top;
     sum = sum * rescale + added;
@@ -149,7 +151,8 @@ template <typename KV, int Dim> __device__ __forceinline__ void prefill(const Pr
     const uint32_t sequence = blockIdx.z, head = blockIdx.y, kv_head = head / (p.q_heads / p.pages.kv_heads);
     chain::begin();
     const int first_row = min(p.start[sequence], p.tokens), queries = int(min(p.start[sequence + 1], p.tokens)) - first_row;
-    const int tile = blockIdx.x * kPrefillRows, length = p.table.tokens(sequence);
+    // The tiles that see most come first, so that no long one is left over at the end.
+    const int tile = (gridDim.x - 1 - blockIdx.x) * kPrefillRows, length = p.table.tokens(sequence);
     if (tile >= queries) return;
 
     const uint64_t stride = uint64_t(p.q_heads) * Dim, offset = first_row * stride + uint64_t(head) * Dim;
@@ -179,9 +182,13 @@ template <typename KV, int Dim> __device__ __forceinline__ void prefill(const Pr
         scores<KV, Dim>(s, q, keys);
         __syncthreads();
         fetch(keys, page + 1, 0);
+        const bool open = (page + 1) * kPageTokens <= past + tile + 1 &&
+                          (window == 0 || page * kPageTokens > past + tile + kPrefillRows - 1 - window);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const float rescale = soften(s, half, max_score[half], sum[half], page * kPageTokens, p.scale_log2, rows);
+            const int base = page * kPageTokens;
+            const float rescale = open ? soften<false>(s, half, max_score[half], sum[half], base, p.scale_log2, rows)
+                                       : soften<true>(s, half, max_score[half], sum[half], base, p.scale_log2, rows);
 #pragma unroll
             for (int n = 0; n < Dim / 8; ++n) {
                 acc[n][half * 2] *= rescale;

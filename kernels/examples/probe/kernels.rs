@@ -3,7 +3,7 @@
 use half::bf16;
 use serde_json::{Value, json};
 use shoal_kernels::{
-    Buffer, Chain, Decode, DecodeScratch, KvPages, PAGE_TOKENS, PageTable, Pairing, Prefill, QkRope, Queue,
+    ArgmaxScratch, Buffer, Chain, Decode, KvPages, PAGE_TOKENS, PageTable, Pairing, Prefill, QkRope, Queue,
     RopeTables, add_rmsnorm, argmax, decode_attention, prefill_attention, probe, qk_rope_write, silu_mul,
 };
 
@@ -73,9 +73,11 @@ fn elementwise(queue: &Queue, tokens: usize) -> Outcome<Vec<Value>> {
     rows.push(rope(queue, tokens)?);
     if tokens <= 256 {
         let logits = random(queue, tokens * VOCAB, 10.0)?;
-        let ids = std::cell::RefCell::new(Buffer::<u32>::new(queue.gpu(), tokens)?);
+        let ids = Buffer::<u32>::new(queue.gpu(), tokens)?;
+        let cell = std::cell::RefCell::new((ids, ArgmaxScratch::new(queue.gpu(), tokens)?));
         let us = burst(queue, |queue| {
-            argmax(queue, logits.rows(tokens, VOCAB)?, &mut ids.borrow_mut().rows_mut(1, tokens)?)
+            let (ids, scratch) = &mut *cell.borrow_mut();
+            argmax(queue, logits.rows(tokens, VOCAB)?, scratch, &mut ids.rows_mut(1, tokens)?)
         })?;
         rows.push(moved("argmax_bf16", tokens, us, tokens * VOCAB * 2));
     }
@@ -147,13 +149,11 @@ fn decode(queue: &Queue, batch: usize, context: usize) -> Outcome<Value> {
     let caches = (0..(256_usize << 20).div_ceil(bytes).min(BURST)).map(|_| Cache::new(queue, batch, context));
     let caches: Vec<Cache> = caches.collect::<Outcome<_>>()?;
     let q = random(queue, batch * Q_HEADS * DIM, 1.0)?;
-    let splits = (queue.gpu().multiprocessors() * 5)
-        .div_ceil(batch * KV_HEADS)
-        .clamp(1, context.div_ceil(PAGE_TOKENS));
-    let scratch = DecodeScratch::new(queue.gpu(), batch * Q_HEADS, DIM, splits)?;
-    let state = std::cell::RefCell::new((scratch, random(queue, batch * Q_HEADS * DIM, 1.0)?, 0_usize));
+    let fits = |splits: &usize| splits * batch * KV_HEADS <= 2 * queue.gpu().multiprocessors();
+    let splits = [8, 4, 2].into_iter().find(fits).unwrap_or(1);
+    let state = std::cell::RefCell::new((random(queue, batch * Q_HEADS * DIM, 1.0)?, 0_usize));
     let us = burst(queue, |queue| {
-        let (scratch, out, turn) = &mut *state.borrow_mut();
+        let (out, turn) = &mut *state.borrow_mut();
         *turn += 1;
         let cache = &caches[*turn % caches.len()];
         let step = Decode {
@@ -162,8 +162,9 @@ fn decode(queue: &Queue, batch: usize, context: usize) -> Outcome<Value> {
             layer: 0,
             scale: 0.088,
             window: None,
+            splits,
         };
-        decode_attention(queue, &step, &cache.pages, scratch, &mut out.rows_mut(batch, Q_HEADS * DIM)?)
+        decode_attention(queue, &step, &cache.pages, &mut out.rows_mut(batch, Q_HEADS * DIM)?)
     })?;
     Ok(json!({
         "kernel": "decode_attention", "batch": batch, "context": context, "splits": splits, "us": us,

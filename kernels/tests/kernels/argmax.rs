@@ -1,5 +1,5 @@
 use half::bf16;
-use shoal_kernels::{Buffer, Logits, Queue, argmax, reference};
+use shoal_kernels::{ArgmaxScratch, Buffer, Logits, Queue, argmax, reference};
 
 use crate::device::{Number, Random, poisoned, queue, wide};
 
@@ -13,7 +13,8 @@ fn run<T: Logits + Number>(
     let on_device = Buffer::from_host(queue, logits).unwrap();
     let mut ids = poisoned::<u32>(queue, rows);
     let view = on_device.strided(0, rows, vocab, stride).unwrap();
-    argmax(queue, view, &mut ids.rows_mut(1, rows).unwrap()).unwrap();
+    let mut scratch = ArgmaxScratch::new(queue.gpu(), rows).unwrap();
+    argmax(queue, view, &mut scratch, &mut ids.rows_mut(1, rows).unwrap()).unwrap();
     ids.read(queue).unwrap()
 }
 

@@ -1,7 +1,5 @@
 use half::{bf16, f16};
-use shoal_kernels::{
-    Buffer, Decode, DecodeScratch, KvElement, Prefill, Queue, decode_attention, prefill_attention,
-};
+use shoal_kernels::{Buffer, Decode, KvElement, Prefill, Queue, decode_attention, prefill_attention};
 
 use crate::cache::{Cache, LAYER};
 use crate::device::{Number, Random, assert_close, bits, poisoned, queue};
@@ -28,12 +26,12 @@ fn decode<T: KvElement + Number>(queue: &Queue, lengths: &[usize], shape: [usize
             layer: LAYER,
             scale: scale(dim),
             window,
+            splits,
         };
         let run = || {
-            let mut scratch = DecodeScratch::new(queue.gpu(), batch * q_heads, dim, splits).unwrap();
             let mut out = poisoned::<bf16>(queue, batch * q_heads * dim);
             let mut target = out.rows_mut(batch, q_heads * dim).unwrap();
-            decode_attention(queue, &step, &cache.pages, &mut scratch, &mut target).unwrap();
+            decode_attention(queue, &step, &cache.pages, &mut target).unwrap();
             out.read(queue).unwrap()
         };
         let want: Vec<f64> = (0..batch * q_heads)
@@ -48,7 +46,8 @@ fn decode<T: KvElement + Number>(queue: &Queue, lengths: &[usize], shape: [usize
         let got = run();
         let name =
             format!("decode {} {shape:?} {lengths:?} /{splits} {window:?}", std::any::type_name::<T>());
-        assert_close(&name, &got, &want, 1.0 / 250.0, 2e-4);
+        // Weights are rounded to the pages' type before they meet the values.
+        assert_close(&name, &got, &want, 1.0 / 100.0, 1e-2);
         assert_eq!(bits(&got), bits(&run()), "{name}: twice the same");
     }
 }
@@ -57,7 +56,7 @@ fn decode<T: KvElement + Number>(queue: &Queue, lengths: &[usize], shape: [usize
 fn decode_attends_to_ragged_sequences_in_any_number_of_splits() {
     let Some(queue) = queue() else { return };
     for shape in SHAPES {
-        for splits in [1, 2, 7] {
+        for splits in [1, 2, 8] {
             decode::<bf16>(&queue, &[1, 63, 64, 65, 0, 257, 1009], shape, splits);
             decode::<f16>(&queue, &[2, 128, 129, 640], shape, splits);
         }
@@ -68,7 +67,7 @@ fn decode_attends_to_ragged_sequences_in_any_number_of_splits() {
 fn decode_attends_to_one_token_and_to_many() {
     let Some(queue) = queue() else { return };
     decode::<f16>(&queue, &[1], [32, 8, 128], 4);
-    decode::<bf16>(&queue, &[20011], [8, 1, 128], 64);
+    decode::<bf16>(&queue, &[20011], [8, 1, 128], 8);
 }
 
 /// Runs of new tokens as (new, all) per sequence.

@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod activation;
+mod advance;
 mod argmax;
 mod attention;
 mod cache;
 mod chain;
 mod device;
 mod embedding;
+mod gemm;
 mod norm;
 mod refusal;
 mod rope;
+mod skinny;

@@ -1,0 +1,59 @@
+//! Which of two ways a product goes: through the matrix library, or by the kernel for few tokens, which also
+//! does what follows the product.
+
+use std::collections::HashMap;
+
+use shoal_kernels::skinny_fits;
+
+use crate::profile::Part;
+
+/// How products of few tokens are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// By the kernel where it fits, but for shapes where [`CudaModel::prepare`](crate::CudaModel::prepare)
+    /// measured the library to be faster.
+    #[default]
+    Fastest,
+    /// All through the library.
+    Library,
+}
+
+/// Time of one product, with what the kernel does beside it done by others for the library.
+#[derive(Debug, Clone, Copy)]
+pub struct Ways {
+    pub library_us: f64,
+    pub kernel_us: f64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Choices {
+    products: Products,
+    measured: HashMap<(Part, usize), Ways>,
+}
+
+impl Choices {
+    pub(crate) fn new(products: Products) -> Self {
+        Self { products, measured: HashMap::new() }
+    }
+
+    /// Whether the kernel can and may run `rows` of a part.
+    pub(crate) fn possible(&self, rows: usize, outputs: usize, inputs: usize) -> bool {
+        self.products == Products::Fastest && skinny_fits(rows, outputs, inputs)
+    }
+
+    pub(crate) fn skinny(&self, part: Part, rows: usize, outputs: usize, inputs: usize) -> bool {
+        let faster = |ways: &Ways| ways.kernel_us <= ways.library_us;
+        self.possible(rows, outputs, inputs) && self.measured.get(&(part, rows)).is_none_or(faster)
+    }
+
+    pub(crate) fn record(&mut self, part: Part, rows: usize, ways: Ways) {
+        self.measured.insert((part, rows), ways);
+    }
+
+    pub(crate) fn measured(&self) -> Vec<(Part, usize, Ways)> {
+        let mut all: Vec<_> =
+            self.measured.iter().map(|((part, rows), ways)| (*part, *rows, *ways)).collect();
+        all.sort_by_key(|(part, rows, _)| (*rows, *part as usize));
+        all
+    }
+}

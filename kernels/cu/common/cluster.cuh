@@ -1,0 +1,19 @@
+// Blocks of a cluster read each other's shared memory.
+#pragma once
+#include "cp_async.cuh"
+
+namespace cluster {
+// Every thread of every block arrives before any goes on; writes to shared memory before are seen after.
+__device__ __forceinline__ void sync() {
+    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// What block `rank` holds where this block holds `shared`.
+__device__ __forceinline__ float read(const float* shared, uint32_t rank) {
+    uint32_t address;
+    float value;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(shared)), "r"(rank));
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+    return value;
+}
+}  // namespace cluster

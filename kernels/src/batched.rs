@@ -1,0 +1,125 @@
+//! Products of tens of tokens: boxes of both operands through the copy engine to the warpgroups' matrix units.
+#![allow(unsafe_code)]
+
+use cudarc::driver::sys;
+
+use crate::launch::{Function, Grid, LaunchError, Params, require};
+use crate::queue::Queue;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchedParams {
+    weight: sys::CUtensorMap,
+    x: sys::CUtensorMap,
+    out: u64,
+    tokens: u32,
+    outputs: u32,
+    inputs: u32,
+    slices: u32,
+}
+
+// SAFETY: as in cu/gemm/batched.cuh.
+unsafe impl Params for BatchedParams {
+    const UNIT: &'static str = "batched";
+}
+
+/// Most tokens of each kernel, and the boxes that it has under way, as in cu/gemm/batched.cuh.
+const TOKENS: [usize; 3] = [32, 64, 128];
+const STAGES: [usize; 3] = [5, 4, 3];
+const ROWS: usize = 128;
+const DEPTH: usize = 64;
+const THREADS: u32 = 288;
+
+/// Kernels by tokens, then by finish: store, add, wide, silu.
+pub(crate) type Kernels = [[Function<BatchedParams>; 4]; 3];
+
+/// Dynamic shared memory of a kernel: its boxes, and what aligns them.
+pub(crate) fn shared(place: usize) -> u32 {
+    (STAGES[place] * (ROWS + TOKENS[place]) * DEPTH * 2 + 1024) as u32
+}
+
+/// Device addresses and sizes of a dense product.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) x: u64,
+    pub(crate) weight: u64,
+    pub(crate) out: u64,
+    pub(crate) tokens: usize,
+    pub(crate) outputs: usize,
+    pub(crate) inputs: usize,
+}
+
+/// # Safety
+/// The addresses hold dense matrices of the sizes beside them until the queue has run the kernel, 16-byte
+/// aligned, `out` as the finish wants it.
+pub(crate) unsafe fn launch(queue: &Queue, finish: usize, batch: &Batch) -> Result<(), LaunchError> {
+    const KERNEL: &str = "batched";
+    let Batch { x, weight, out, tokens, outputs, inputs } = *batch;
+    let place = TOKENS.iter().position(|most| tokens <= *most);
+    require(KERNEL, place.is_some(), || format!("{tokens} tokens are more than 128"))?;
+    let place = place.unwrap_or_default();
+    let slices = slices(outputs, inputs, queue.gpu().multiprocessors());
+    let params = BatchedParams {
+        weight: map(weight, [inputs, outputs], ROWS)?,
+        x: map(x, [inputs, tokens], TOKENS[place])?,
+        out,
+        tokens: tokens as u32,
+        outputs: outputs as u32,
+        inputs: inputs as u32,
+        slices: slices as u32,
+    };
+    let blocks = [outputs.div_ceil(ROWS) * slices, 1, 1];
+    let grid = Grid { blocks, threads: THREADS, shared: shared(place) };
+    // SAFETY: as the caller promises.
+    unsafe {
+        queue.gpu().kernels().batched[place][finish].launch_clustered(queue, grid, [slices as u32, 1], params)
+    }
+}
+
+/// Blocks that share the inputs of one tile: one block for each multiprocessor, or nearly.
+fn slices(outputs: usize, inputs: usize, multiprocessors: usize) -> usize {
+    let tiles = outputs.div_ceil(ROWS);
+    let fits = |slices: &usize| tiles * slices <= multiprocessors && slices * DEPTH <= inputs;
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
+/// A dense matrix of `[columns, rows]` in boxes of 64 columns by `box_rows`, for the 128-byte swizzle.
+fn map(address: u64, [columns, rows]: [usize; 2], box_rows: usize) -> Result<sys::CUtensorMap, LaunchError> {
+    let mut map = sys::CUtensorMap { opaque: [0; 16] };
+    let sizes = [columns as u64, rows as u64];
+    let strides = [columns as u64 * 2];
+    let (boxes, steps) = ([DEPTH as u32, box_rows as u32], [1_u32, 1]);
+    // SAFETY: two dimensions have two sizes, boxes and steps and one stride; all are read during the call.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &raw mut map,
+            sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            2,
+            std::ptr::with_exposed_provenance_mut(address as usize),
+            sizes.as_ptr(),
+            strides.as_ptr(),
+            boxes.as_ptr(),
+            steps.as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    }
+    .result()
+    .map_err(LaunchError::driver("describing a matrix to the copy engine"))?;
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_fill_the_device_and_no_more() {
+        let slices = |outputs, inputs| slices(outputs, inputs, 132);
+        assert_eq!([slices(4096, 4096), slices(6144, 4096), slices(28672, 4096)], [4, 2, 1]);
+        assert_eq!(slices(256, 64), 1, "each slice has inputs");
+        assert_eq!([0, 1, 2].map(shared), [5 * 20480 + 1024, 4 * 24576 + 1024, 3 * 32768 + 1024]);
+    }
+}

@@ -1,0 +1,161 @@
+//! Matrix products of few tokens: one read of the weight, with what follows the product done in place.
+#![allow(unsafe_code)]
+
+use half::bf16;
+
+use crate::batched::{self, Batch};
+use crate::launch::{Function, Grid, LaunchError, Params, require};
+use crate::queue::Queue;
+use crate::view::{Rows, RowsMut};
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SkinnyParams {
+    x: u64,
+    weight: u64,
+    out: u64,
+    tokens: u32,
+    outputs: u32,
+    inputs: u32,
+    slices: u32,
+}
+
+// SAFETY: as in cu/gemm/skinny.cuh.
+unsafe impl Params for SkinnyParams {
+    const UNIT: &'static str = "skinny";
+}
+
+/// Most tokens of a product.
+pub const SKINNY_TOKENS: usize = 128;
+const THREADS: u32 = 256;
+const WARPS: usize = 8;
+
+/// One of the kernels, as it was instantiated in cu/gemm/skinny.cu.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Variant {
+    pub(crate) tokens: usize,
+    /// Tiles of 16 rows that a warp owns, and warps beside each other along the rows.
+    tiles: usize,
+    row_warps: usize,
+    /// Blocks that a multiprocessor holds.
+    resident: usize,
+}
+
+pub(crate) const VARIANTS: [Variant; 2] = [
+    Variant { tokens: 8, tiles: 1, row_warps: 1, resident: 3 },
+    Variant { tokens: 16, tiles: 1, row_warps: 2, resident: 2 },
+];
+
+/// Kernels of each variant, by finish: store, add, wide, silu.
+pub(crate) type Kernels = [[Function<SkinnyParams>; 4]; 2];
+
+impl Variant {
+    fn rows(self) -> usize {
+        self.tiles * 16 * self.row_warps
+    }
+
+    /// The size of the sums in shared memory.
+    pub(crate) fn shared(self) -> u32 {
+        (WARPS / self.row_warps * self.tokens * (self.rows() + 4) * 4) as u32
+    }
+
+    /// Blocks that share the inputs of one tile: as many as the device holds at once, at most the 8 of a
+    /// cluster, each with 16 rows to finish and inputs to read.
+    fn slices(self, outputs: usize, inputs: usize, multiprocessors: usize) -> usize {
+        let tiles = outputs.div_ceil(self.rows());
+        let fits = |slices: &usize| {
+            tiles * slices <= multiprocessors * self.resident
+                && slices * 16 <= self.rows()
+                && slices * WARPS / self.row_warps <= inputs / 32
+        };
+        [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+    }
+}
+
+/// What becomes of the sums.
+#[derive(Debug)]
+pub enum SkinnyOut<'a, 'b> {
+    /// `[tokens][outputs]`
+    Store(&'a mut RowsMut<'b, bf16>),
+    /// As `Store`, added to what is there.
+    Add(&'a mut RowsMut<'b, bf16>),
+    /// As `Store`, in f32.
+    Wide(&'a mut RowsMut<'b, f32>),
+    /// `silu(gate) · up` into `[tokens][outputs / 2]`; the weight has eight rows of gate and eight of up in
+    /// turn.
+    Silu(&'a mut RowsMut<'b, bf16>),
+}
+
+/// Whether [`skinny`] can run a product of this shape.
+pub fn skinny_fits(tokens: usize, outputs: usize, inputs: usize) -> bool {
+    (1..=SKINNY_TOKENS).contains(&tokens)
+        && outputs > 0
+        && outputs.is_multiple_of(32)
+        && inputs > 0
+        && inputs.is_multiple_of(32)
+}
+
+/// `x[tokens][inputs] · weight[outputs][inputs]ᵀ`, all dense, sums in f32 in an order that depends on the
+/// shape and the device alone. At most [`SKINNY_TOKENS`] tokens; outputs and inputs multiples of 32.
+pub fn skinny(
+    queue: &Queue,
+    x: Rows<'_, bf16>,
+    weight: Rows<'_, bf16>,
+    out: SkinnyOut<'_, '_>,
+) -> Result<(), LaunchError> {
+    const KERNEL: &str = "skinny";
+    let (tokens, outputs, inputs) = (x.rows, weight.rows, weight.columns);
+    let (finish, address, rows, columns, dense) = match out {
+        SkinnyOut::Store(out) => (0, out.view.address, out.view.rows, out.view.columns, out.view.dense()),
+        SkinnyOut::Add(out) => (1, out.view.address, out.view.rows, out.view.columns, out.view.dense()),
+        SkinnyOut::Wide(out) => (2, out.view.address, out.view.rows, out.view.columns, out.view.dense()),
+        SkinnyOut::Silu(out) => (3, out.view.address, out.view.rows, 2 * out.view.columns, out.view.dense()),
+    };
+    require(KERNEL, x.columns == inputs && rows == tokens && columns == outputs, || {
+        format!("{tokens} x {} by {outputs} x {inputs} into {rows} x {columns}", x.columns)
+    })?;
+    require(KERNEL, skinny_fits(tokens, outputs, inputs), || {
+        format!("{tokens} tokens of {inputs} into {outputs}: at most 128 tokens, the others multiples of 32")
+    })?;
+    require(KERNEL, dense && [x, weight].iter().all(|rows| rows.dense() && rows.vectors()), || {
+        "an operand is not dense, or not 16-byte aligned".into()
+    })?;
+    let Some(place) = VARIANTS.iter().position(|variant| tokens <= variant.tokens) else {
+        let batch = Batch { x: x.address, weight: weight.address, out: address, tokens, outputs, inputs };
+        // SAFETY: the views are dense and of the shape that the kernel is told.
+        return unsafe { batched::launch(queue, finish, &batch) };
+    };
+    let variant = VARIANTS[place];
+    let slices = variant.slices(outputs, inputs, queue.gpu().multiprocessors());
+    let params = SkinnyParams {
+        x: x.address,
+        weight: weight.address,
+        out: address,
+        tokens: tokens as u32,
+        outputs: outputs as u32,
+        inputs: inputs as u32,
+        slices: slices as u32,
+    };
+    let blocks = [outputs.div_ceil(variant.rows()) * slices, 1, 1];
+    let grid = Grid { blocks, threads: THREADS, shared: variant.shared() };
+    // SAFETY: the views are dense and of the shape that the kernel is told.
+    unsafe {
+        queue.gpu().kernels().skinny[place][finish].launch_clustered(queue, grid, [slices as u32, 1], params)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_fill_the_device_and_no_more() {
+        let slices = |tokens: usize, outputs, inputs| {
+            let variant = VARIANTS.iter().find(|variant| tokens <= variant.tokens).expect("a variant");
+            variant.slices(outputs, inputs, 132)
+        };
+        assert_eq!([slices(1, 4096, 4096), slices(1, 28672, 4096)], [1, 1]);
+        assert_eq!([slices(16, 4096, 4096), slices(16, 6144, 4096)], [2, 1]);
+        assert_eq!(slices(16, 256, 128), 1, "each slice has inputs");
+    }
+}
