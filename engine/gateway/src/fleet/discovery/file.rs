@@ -14,7 +14,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
-pub enum FileError {
+enum FileError {
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: std::io::Error },
     #[error("{path} has {bytes} bytes; at most {MAX_FILE_BYTES} are read")]
