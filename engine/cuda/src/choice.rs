@@ -19,8 +19,8 @@ pub enum Products {
 }
 
 /// What a product alone does not show: the kernels keep the chain of early launches whole, which the library's
-/// break. On an H200 a step of one token took 4.29 ms with all products by kernels and 4.42 ms with gate and up by
-/// the library, which had been 1 % faster there.
+/// break. On an H200 a step of one token took 4.18 ms with all products by kernels and 4.42 ms with gate and up by
+/// the library, which alone had been 1 % faster there.
 const CHAIN: f64 = 1.05;
 
 /// Time of one product, with what the kernel does beside it done by others for the library.
