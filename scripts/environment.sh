@@ -59,7 +59,7 @@ need_python() {
 
 # A GPU with its driver, a compiler for the kernels, and the matrix library; each is named if it is missing.
 need_gpu() {
-    command -v nvidia-smi >/dev/null && nvidia-smi --list-gpus 2>/dev/null | grep --quiet GPU ||
+    nvidia-smi --list-gpus 2>/dev/null | grep --quiet GPU ||
         fail "no GPU on this machine: nvidia-smi finds none. These figures and tests need an NVIDIA GPU of compute capability 9.0"
     command -v nvcc >/dev/null || [[ -n ${SHOAL_NVCC:-} ]] || SHOAL_NVCC=$("$root/scripts/nvcc.sh")
     export SHOAL_NVCC=${SHOAL_NVCC:-}
