@@ -83,10 +83,11 @@ venv() (
     local name=$1
     shift
     need_python
-    lock_cache
     local key dir files=() file
     key=$({ cat "$@"; python3 --version; } | sha256sum | cut -c1-12)
     dir=$cache/venv/$name-$key
+    # What is complete does not change: only an installation waits for others.
+    [[ -e $dir/complete ]] || lock_cache
     if [[ ! -e $dir/complete ]]; then
         say "installing the $name tools into $dir"
         rm -rf "$dir"

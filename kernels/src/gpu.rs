@@ -200,7 +200,12 @@ impl Kernels {
             ],
             skinny: [
                 skinny(m, 0, ["skinny_8_store", "skinny_8_add", "skinny_8_wide", "skinny_8_silu"])?,
-                skinny(m, 1, ["skinny_16_store", "skinny_16_add", "skinny_16_wide", "skinny_16_silu"])?,
+                skinny(
+                    m,
+                    1,
+                    ["skinny_8_many_store", "skinny_8_many_add", "skinny_8_many_wide", "skinny_8_many_silu"],
+                )?,
+                skinny(m, 2, ["skinny_16_store", "skinny_16_add", "skinny_16_wide", "skinny_16_silu"])?,
             ],
             batched: [
                 batched(m, 0, ["batched_32_store", "batched_32_add", "batched_32_wide", "batched_32_silu"])?,

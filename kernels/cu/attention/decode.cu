@@ -7,6 +7,6 @@
     }
 
 DECODE(decode_bf16_64, 4, bf16, 64)
-DECODE(decode_bf16_128, 3, bf16, 128)
+DECODE(decode_bf16_128, 2, bf16, 128)
 DECODE(decode_f16_64, 4, f16, 64)
-DECODE(decode_f16_128, 3, f16, 128)
+DECODE(decode_f16_128, 2, f16, 128)

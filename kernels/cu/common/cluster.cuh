@@ -3,9 +3,10 @@
 #include "cp_async.cuh"
 
 namespace cluster {
-// Every thread of every block arrives before any goes on; writes to shared memory before are seen after.
+// Every thread of every block arrives before any goes on; writes to shared memory before are seen after. Not the
+// aligned form: the lanes of a warp come here from loops of unequal length.
 __device__ __forceinline__ void sync() {
-    asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
 }
 
 // What block `rank` holds where this block holds `shared`.

@@ -19,17 +19,23 @@ struct Outputs {
     uint32_t slices;
 };
 
-// The sum of output `row` of the block and token `t`, over its splits and then over the blocks, in their order.
+// The sum of output `row` of the block and token `t`, over the blocks of each split in turn.
 // S gives the shape: sums [kSplits][kTokens][kStride], of which kRows are used.
 template <typename S> __device__ __forceinline__ float total(const float* sums, int row, int t, uint32_t slices) {
     float sum = 0.f;
-#pragma unroll 1
-    for (uint32_t rank = 0; rank < slices; ++rank) {
 #pragma unroll
-        for (int split = 0; split < S::kSplits; ++split) {
-            const float* at = sums + (split * S::kTokens + t) * S::kStride + row;
-            sum += slices == 1 ? *at : cluster::read(at, rank);
+    for (int split = 0; split < S::kSplits; ++split) {
+        const float* at = sums + (split * S::kTokens + t) * S::kStride + row;
+        if (slices == 1) {
+            sum += *at;
+            continue;
         }
+        // All blocks are asked before the first answer is used.
+        float part[8];
+#pragma unroll
+        for (uint32_t rank = 0; rank < 8; ++rank) part[rank] = rank < slices ? cluster::read(at, rank) : 0.f;
+#pragma unroll
+        for (uint32_t rank = 0; rank < 8; ++rank) sum += part[rank];
     }
     return sum;
 }

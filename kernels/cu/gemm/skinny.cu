@@ -6,8 +6,10 @@
         skinny<M, N, ROWS, READS, Finish::FINISH>(p);                                                  \
     }
 
-#define SKINNY_OF(FINISH, SUFFIX)                       \
-    SKINNY(skinny_8_##SUFFIX, 3, 1, 1, 1, 4, FINISH)    \
+// `many` is for grids of more blocks than the device holds two of on each multiprocessor, but not three.
+#define SKINNY_OF(FINISH, SUFFIX)                          \
+    SKINNY(skinny_8_##SUFFIX, 2, 1, 1, 1, 8, FINISH)       \
+    SKINNY(skinny_8_many_##SUFFIX, 3, 1, 1, 1, 4, FINISH)  \
     SKINNY(skinny_16_##SUFFIX, 2, 1, 2, 2, 8, FINISH)
 
 SKINNY_OF(Store, store)

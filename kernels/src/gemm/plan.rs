@@ -123,12 +123,14 @@ impl Plan {
             );
             // Parts of a sum meet in f32, never in bf16.
             let schemes = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
-            let set = set.and(result::set_matmul_pref_attribute(
-                preference,
-                sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                (&raw const schemes).cast(),
-                size_of_val(&schemes),
-            ));
+            let set = set.and_then(|()| {
+                result::set_matmul_pref_attribute(
+                    preference,
+                    sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                    (&raw const schemes).cast(),
+                    size_of_val(&schemes),
+                )
+            });
             let asked = sys::cublasLtMatmulAlgoGetHeuristic(
                 handle,
                 self.operation,

@@ -48,12 +48,16 @@ fn check<T: ProductElement + Number>(
     let first = run(gemm);
     let name = format!("product {tokens}x{outputs}x{inputs} bias {bias} add {add}");
     let absolute = 1e-4 * (inputs as f64).sqrt();
-    assert_close(&name, &first, &want, 1.0 / 250.0, absolute);
+    let relative = 1.0 / 250.0;
+    // Some of the library's algorithms round the sum before they add it to what is there.
+    let rounded = want.iter().fold(0.0_f64, |most, x| most.max(x.abs())) / 250.0;
+    let absolute = if add { absolute + rounded } else { absolute };
+    assert_close(&name, &first, &want, relative, absolute);
     let mut scratch = poisoned::<T>(queue, tokens * outputs);
     let weights = [product.weight];
     gemm.tune(queue, product, &weights, &mut scratch.rows_mut(tokens, outputs).unwrap()).unwrap();
     let tuned = run(gemm);
-    assert_close(&name, &tuned, &want, 1.0 / 250.0, absolute);
+    assert_close(&name, &tuned, &want, relative, absolute);
     assert_eq!(bits(&tuned), bits(&run(gemm)), "twice the same");
 }
 

@@ -5,8 +5,9 @@ use shoal_model::{LogitRows, SequenceRows};
 
 use crate::drive::{device, model, relative_error, safetensors, tokens, whole};
 
-/// Other kernels and other orders of addition, the same formula.
-const SAME: f64 = 0.015;
+/// Other kernels and other orders of addition, the same formula. Each way keeps its own distance to the oracle,
+/// so two of them may lie this far apart.
+const SAME: f64 = 0.03;
 
 fn chunked(model: &mut CudaModel, tokens: &[u32], pages: &[u32], chunks: &[usize]) -> Vec<f32> {
     let mut logits = Vec::new();

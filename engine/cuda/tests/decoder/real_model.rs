@@ -1,4 +1,4 @@
-//! SmolLM2 from its file, where there is one: `SHOAL_TEST_MODEL` names it.
+//! `SmolLM2` from its file, where there is one: `SHOAL_TEST_MODEL` names it.
 
 use shoal_checkpoint::Checkpoint;
 use shoal_model::{Compute, KvMemory, LoadOptions, LogitRows, SequenceRows, load};
