@@ -147,7 +147,7 @@ impl Cache {
     #[cfg(test)]
     pub(crate) fn of(
         pods: Vec<Pod>,
-        children: Option<crate::children::Children<crate::children::Prepared>>,
+        children: Option<&crate::children::Children<crate::children::Prepared>>,
     ) -> Self {
         fn filled<K: Child>(objects: impl IntoIterator<Item = K>) -> Store<K> {
             let (reader, mut writer) = store();
@@ -158,7 +158,6 @@ impl Cache {
             writer.apply_watcher_event(&watcher::Event::InitDone);
             reader
         }
-        let children = children.as_ref();
         Self {
             clusters: store().0,
             pods: filled(pods),

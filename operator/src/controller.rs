@@ -68,7 +68,7 @@ pub async fn run(parts: Parts, stop: impl Future<Output = ()> + Send + 'static) 
     let config = controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE);
     let looks = applier(
         |watched, context| tokio::spawn(look(watched, context)).map(joined).boxed(),
-        retry,
+        |watched, error, context| retry(&watched, error, &context),
         Arc::clone(&context),
         clusters,
         queue.take_until(stop.boxed()),
@@ -105,7 +105,7 @@ async fn look(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Re
     let begun = Instant::now();
     let calls = Calls::new(context.client.clone(), context.leadership.clone(), Arc::clone(&context.metrics));
     let outcome = match watched.as_ref() {
-        DeserializeGuard(Ok(cluster)) => reconcile(cluster, &context, &calls).await,
+        DeserializeGuard(Ok(cluster)) => Box::pin(reconcile(cluster, &context, &calls)).await,
         DeserializeGuard(Err(error)) => Err(ReconcileError::Unreadable(error.to_string())),
     };
     let label = outcome.as_ref().map_or_else(outcome_label, |_| "ok".to_owned());
@@ -128,8 +128,8 @@ fn joined(
 }
 
 /// The class of the error decides, and nothing else.
-fn retry(watched: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let reference = ObjectRef::from_obj(watched.as_ref());
+fn retry(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
+    let reference = ObjectRef::from_obj(watched);
     match context.retry_after(&reference, error.class()) {
         Some(pause) => Action::requeue(pause),
         None => Action::await_change(),

@@ -17,7 +17,7 @@ pub fn of_step(step: &Step) -> Event {
         Action::ReplaceInstance { .. } | Action::ReplaceGateway { .. } => EventType::Warning,
         _ => EventType::Normal,
     };
-    event(kind, reason(&step.action), format!("{verb} {subject}: {}", step.reason), verb)
+    event(kind, reason(&step.action), &format!("{verb} {subject}: {}", step.reason), verb)
 }
 
 fn reason(action: &Action) -> &'static str {
@@ -45,16 +45,16 @@ pub fn of_status(previous: Option<&ServingClusterStatus>, now: &ServingClusterSt
         }
         let weight = if holds == good { EventType::Normal } else { EventType::Warning };
         match now.condition(kind) {
-            Some(found) => events.push(event(weight, &found.reason, found.message.clone(), "Reconcile")),
+            Some(found) => events.push(event(weight, &found.reason, &found.message, "Reconcile")),
             None => {
-                events.push(event(weight, "Resumed", "what stood in the way is gone".to_owned(), "Reconcile"))
+                events.push(event(weight, "Resumed", "what stood in the way is gone", "Reconcile"));
             }
         }
     }
     events
 }
 
-fn event(type_: EventType, reason: &str, note: String, action: &str) -> Event {
+fn event(type_: EventType, reason: &str, note: &str, action: &str) -> Event {
     let note = Some(note.chars().take(NOTE).collect());
     Event { type_, reason: reason.to_owned(), note, action: action.to_owned(), secondary: None }
 }
@@ -62,7 +62,7 @@ fn event(type_: EventType, reason: &str, note: String, action: &str) -> Event {
 /// An event that cannot be written is logged: it changes nothing.
 pub async fn publish(calls: &Calls, recorder: &Recorder, about: &ObjectReference, events: &[Event]) {
     for event in events {
-        if let Err(error) = calls.publish(recorder.publish(event, about)).await {
+        if let Err(error) = Box::pin(calls.publish(recorder.publish(event, about))).await {
             tracing::warn!(%error, reason = event.reason, "an event was not written");
         }
     }

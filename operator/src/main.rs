@@ -96,13 +96,11 @@ async fn lead(parts: Parts, ending: &watch::Receiver<bool>) -> anyhow::Result<()
         () = ended(&mut until) => tracing::info!("finishing"),
     }
     drop(stop);
-    match tokio::time::timeout(LAST_LOOKS, looks).await {
-        Ok(ended) => Ok(ended?),
-        Err(_) => {
-            tracing::warn!("reconciles did not end in time");
-            Ok(())
-        }
+    if let Ok(ended) = tokio::time::timeout(LAST_LOOKS, looks).await {
+        return Ok(ended?);
     }
+    tracing::warn!("reconciles did not end in time");
+    Ok(())
 }
 
 /// The service account of the pod, or the kubeconfig. The client itself waits and tries again when an API

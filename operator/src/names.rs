@@ -53,7 +53,7 @@ impl<'a> Names<'a> {
         Self { cluster }
     }
 
-    /// Everything that only the gateway needs: Deployment, Service, ServiceAccount, Role and so on.
+    /// Everything that only the gateway needs: Deployment, Service, account, role and so on.
     pub fn gateway(&self) -> ObjectName {
         ObjectName::new(self.cluster, "gateway")
     }

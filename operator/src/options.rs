@@ -1,5 +1,8 @@
 //! The command line.
 
+// Doc comments here are printed as they are by --help.
+#![allow(clippy::doc_markdown)]
+
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};

@@ -103,7 +103,7 @@ pub async fn reconcile(
     let plan = shoal_plan::plan(&fleet.cluster, &observed, now);
     // Writes children.
     let scene = Scene { calls, fleet: &fleet, facts: &facts, observed: &observed };
-    let written = write(context, &scene, &plan).await;
+    let written = Box::pin(write(context, &scene, &plan)).await;
     // Tells engines.
     let told = actuate(context, &scene, &answers).await;
     // Writes the status, also of a plan that could not be carried out.
@@ -136,7 +136,8 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     let secret = ensure_secret(context, scene).await?;
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
-    let (children, furnished) = apply::apply(scene.calls, scene.fleet, children, &scene.facts.live).await?;
+    let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
+    let (children, furnished) = furnish.await?;
     if plan.steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }

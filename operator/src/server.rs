@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use crate::metrics::Metrics;
 
 /// The elector turns every few seconds, whether the API server answers or not.
-const LONGEST_TURN: Duration = Duration::from_secs(60);
+const LONGEST_TURN: Duration = Duration::from_mins(1);
 
 /// Signs of life, given by the elector.
 #[derive(Debug, Default)]

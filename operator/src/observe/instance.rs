@@ -113,7 +113,7 @@ fn crashes(inherited: CrashHistory, state: &State, restarts: u32) -> CrashHistor
 }
 
 /// The newest pod of each instance, and the others that nobody has asked to end yet.
-pub(super) fn newest(pods: Vec<Arc<Pod>>) -> (Vec<InstanceFacts>, Vec<Identity>) {
+pub(super) fn newest(pods: &[Arc<Pod>]) -> (Vec<InstanceFacts>, Vec<Identity>) {
     let mut newest: BTreeMap<String, InstanceFacts> = BTreeMap::new();
     let mut superseded = Vec::new();
     let mut found: Vec<InstanceFacts> = pods.iter().filter_map(|pod| InstanceFacts::of(pod)).collect();

@@ -119,7 +119,7 @@ pub async fn observe(
     let live = cache.live(fleet);
     let pods = cache.pods_of(fleet);
     let owned: Vec<Arc<Pod>> = pods.iter().filter(|pod| fleet.controls(&pod.metadata)).cloned().collect();
-    let (instances, superseded) = instance::newest(owned);
+    let (instances, superseded) = instance::newest(&owned);
     let gateway = live.gateway.as_ref().map(|deployment| gateway::facts(fleet, deployment, &pods));
     // While everything runs nobody mounts the secret anew, and an older look will do.
     let at_rest = instances.iter().all(InstanceFacts::runs) && !instances.is_empty();

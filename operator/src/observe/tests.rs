@@ -184,7 +184,7 @@ fn seen(second_silent_seconds: u64, serving: bool) -> Vec<&'static str> {
     )
     .unwrap();
     let facts = Facts {
-        instances: newest(pods.to_vec()).0,
+        instances: newest(&pods).0,
         superseded: Vec::new(),
         gateway: Some(super::gateway::facts(&fleet, &deployment, &[Arc::new(gateway)])),
         live: Live::default(),
@@ -215,7 +215,7 @@ fn an_instance_is_its_newest_pod_and_the_others_are_to_go_once() {
     leaving.metadata.deletion_timestamp = serde_json::from_value(json!(END)).unwrap();
     let newer = with_status("chat-1", 10, running(true));
     let pods = [&newer, &new, &leaving, &old].map(|pod| Arc::new(pod.clone()));
-    let (instances, superseded) = newest(pods.to_vec());
+    let (instances, superseded) = newest(&pods);
     let names: Vec<(&str, &str, u32)> = instances
         .iter()
         .map(|found| (found.name.as_str(), found.identity.name.as_str(), found.attempt))
@@ -228,7 +228,7 @@ fn crashes(inherited: u32, status: Value) -> u32 {
     let mut pod = with_status("chat-0", 2, status);
     let notes = pod.metadata.annotations.as_mut().unwrap();
     notes.insert("shoal.dev/crashes".to_owned(), inherited.to_string());
-    newest(vec![Arc::new(pod)]).0[0].crashes.count
+    newest(&[Arc::new(pod)]).0[0].crashes.count
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_pod_that_lost_its_marks_is_still_that_instance_made_from_something_else() {
     let mut pod = with_status("chat-0", 2, running(true));
     pod.metadata.labels = None;
     pod.metadata.annotations = None;
-    let found = &newest(vec![Arc::new(pod)]).0[0];
+    let found = &newest(&[Arc::new(pod)]).0[0];
     assert_eq!((found.name.as_str(), found.attempt, found.template.as_str()), ("chat-0", 2, ""));
     assert_eq!(found.address.as_deref(), Some("10.0.0.7:7070"));
 }

@@ -29,12 +29,14 @@ use crate::{
     reconcile::{ReconcileError, reconcile},
 };
 
+type Check = Box<dyn FnOnce(&str, &Value) + Send>;
+
 /// What the API server is asked and answers.
 struct Exchange {
     /// `METHOD path`, without the query.
     call: String,
     /// Looks at query and body.
-    check: Box<dyn FnOnce(&str, &Value) + Send>,
+    check: Check,
     answer: Answer,
 }
 
@@ -117,7 +119,7 @@ async fn look(
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
-    let outcome = reconcile(cluster, &context, &calls).await;
+    let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
     drop((context, calls));
     serving.await.unwrap();
     (outcome, metrics)
@@ -238,7 +240,7 @@ fn both(started: bool) -> Vec<Pod> {
 
 #[tokio::test]
 async fn a_second_look_writes_nothing() {
-    let cache = || Cache::of(both(false), Some(children(&fleet())));
+    let cache = || Cache::of(both(false), Some(&children(&fleet())));
     // The status of the first look is what the second one finds.
     let (sender, receiver) = std::sync::mpsc::channel();
     let keep = publishes(move |status| sender.send(status.clone()).unwrap());
@@ -267,7 +269,7 @@ async fn what_somebody_changed_is_put_right_on_that_very_object() {
         ),
         publishes(|_| ()),
     ];
-    look(&cluster(), Cache::of(both(false), Some(changed)), Leadership::held(1), script).await.0.unwrap();
+    look(&cluster(), Cache::of(both(false), Some(&changed)), Leadership::held(1), script).await.0.unwrap();
 }
 
 #[tokio::test]
@@ -283,7 +285,7 @@ async fn a_name_that_somebody_else_has_is_left_to_them_and_told() {
         }),
     ];
     let (outcome, _) =
-        look(&cluster(), Cache::of(both(false), Some(foreign)), Leadership::held(1), script).await;
+        look(&cluster(), Cache::of(both(false), Some(&foreign)), Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
@@ -303,7 +305,7 @@ fn confirms() -> Exchange {
 
 #[tokio::test]
 async fn an_instance_that_is_lost_gets_its_next_pod_with_its_crashes_before_the_old_one_goes() {
-    let cache = |pods| Cache::of(pods, Some(children(&fleet())));
+    let cache = |pods| Cache::of(pods, Some(&children(&fleet())));
     let lost = ended(live("chat-1", Role::Decode, true));
     let script = vec![
         gets_secret(),
@@ -348,14 +350,14 @@ async fn nothing_is_taken_away_on_a_spec_that_is_out_of_date() {
         publishes(|status| assert_eq!(*condition(status, "Stalled"), Value::Null)),
     ];
     let pods = vec![live("chat-0", Role::Prefill, false), ended(live("chat-1", Role::Decode, true))];
-    let cache = Cache::of(pods, Some(children(&fleet())));
+    let cache = Cache::of(pods, Some(&children(&fleet())));
     let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Conflict);
 }
 
 #[tokio::test]
 async fn a_pod_that_an_earlier_try_made_is_no_error_and_a_foreign_one_of_its_name_is() {
-    let cache = || Cache::of(vec![live("chat-0", Role::Prefill, false)], Some(children(&fleet())));
+    let cache = || Cache::of(vec![live("chat-0", Role::Prefill, false)], Some(&children(&fleet())));
     let taken = || on(&pods(), Answer::Error(409, "AlreadyExists"));
     let found = |pod: &Pod| {
         on(
@@ -395,14 +397,14 @@ async fn a_quota_that_is_used_up_is_told_in_its_own_words_and_does_not_stop_the_
             assert_eq!(condition(status, "Stalled")["message"], "Forbidden");
         }),
     ];
-    let cache = Cache::of(Vec::new(), Some(children(&fleet())));
+    let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
     let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
 #[tokio::test]
 async fn a_process_whose_lease_has_run_out_writes_nothing() {
-    let cache = Cache::of(Vec::new(), Some(children(&fleet())));
+    let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
     let (outcome, metrics) = look(&cluster(), cache, Leadership::expired(), vec![gets_secret()]).await;
     assert!(outcome.is_err());
     assert!(metrics.render().contains("writes_total{kind=\"Pod\",outcome=\"not_leader\",verb=\"create\"} 2"));
@@ -417,7 +419,7 @@ async fn a_spec_that_breaks_the_rules_is_refused_in_the_status_and_the_fleet_is_
         assert_eq!(stalled["reason"], "InvalidSpec");
         assert!(stalled["message"].as_str().unwrap().contains("spec.decode.replicas"), "{stalled}");
     })];
-    let cache = Cache::of(both(false), Some(children(&fleet())));
+    let cache = Cache::of(both(false), Some(&children(&fleet())));
     let (outcome, _) = look(&broken, cache, Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Invalid);
 }
@@ -451,7 +453,7 @@ fn has_role(engine: &engine::Running, role: rpc::Role) {
 async fn an_engine_that_does_both_is_given_the_role_of_its_pod_under_the_epoch_of_the_lease() {
     let mut pods = both(true);
     let engines = engines(1, &mut pods).await;
-    let cache = || Cache::of(pods.clone(), Some(children(&fleet())));
+    let cache = || Cache::of(pods.clone(), Some(&children(&fleet())));
     let script = |ready: &'static str| {
         vec![gets_secret(), publishes(move |status| assert_eq!(status["decode"]["summary"], ready))]
     };
@@ -478,7 +480,7 @@ async fn an_instance_too_many_is_marked_then_told_then_deleted_each_on_what_was_
     }
     engines[1].state.lock().load = Some(rpc::Load { running: 3, ..rpc::Load::default() });
     let leadership = || Leadership::held(9);
-    let cache = |pods: &[Pod]| Cache::of(pods.to_vec(), Some(children(&fleet())));
+    let cache = |pods: &[Pod]| Cache::of(pods.to_vec(), Some(&children(&fleet())));
     let victim = path("/api/v1", "pods/chat-2-1");
 
     // The idle one is marked; nobody is told yet.
@@ -519,7 +521,7 @@ async fn an_engine_that_drains_because_its_pod_was_deleted_is_not_told_to_go_on(
     has_role(&engines[0], rpc::Role::Prefill);
     has_role(&engines[1], rpc::Role::Decode);
     engines[1].state.lock().draining = true;
-    let cache = |pods: &[Pod]| Cache::of(pods.to_vec(), Some(children(&fleet())));
+    let cache = |pods: &[Pod]| Cache::of(pods.to_vec(), Some(&children(&fleet())));
     let look_at = |pod: &Pod| {
         on(
             &format!("GET {}", path("/api/v1", "pods/chat-1-1")),
