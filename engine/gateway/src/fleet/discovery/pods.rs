@@ -175,7 +175,7 @@ mod tests {
     async fn views_are_whole_and_the_last_one_outlives_a_broken_watch() {
         use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
         let lost = || Err(watcher::Error::NoResourceVersion);
-        let mut source = discovery(stream::iter([
+        let mut source = discovery(stream::iter(vec![
             Ok(Init),
             Ok(InitApply(pod("a", true))),
             Ok(InitApply(pod("b", true))),
