@@ -7,6 +7,7 @@ else the machine does can only make a turn slower.
 
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -65,10 +66,11 @@ def transfer(examples):
 
 
 def gateway(examples):
-    done = last_json([examples / "gateway_latency"])
+    """The median of several runs: a percentile of one short run is at the mercy of what else the machine does."""
+    runs = [last_json([examples / "gateway_latency"]) for _ in range(TURNS)]
     rows = []
     for name, limit in (("p50", 1), ("p99", 5)):
-        added, direct = done[f"{name}_ms"], done[f"direct_{name}_ms"]
+        added, direct = (statistics.median(run[key] for run in runs) for key in (f"{name}_ms", f"direct_{name}_ms"))
         rows.append(row(f"gateway adds, {name}", added, direct, "ms (direct)", added / limit, f"<= {limit} ms", added <= limit))
     return rows
 
