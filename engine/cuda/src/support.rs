@@ -6,7 +6,10 @@ use crate::LoadError;
 
 /// Refuses shapes that no kernel was built for, by the field's name.
 pub(crate) fn check(config: &ModelConfig) -> Result<(), LoadError> {
-    let ModelConfig { hidden, layers: _, heads: _, kv_heads: _, head_dim, ffn, .. } = *config;
+    let ModelConfig { hidden, heads, kv_heads, head_dim, ffn, .. } = *config;
+    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        return unsupported("number of kv heads", kv_heads, "divisors of the number of heads");
+    }
     if ![64, 128].contains(&head_dim) {
         return unsupported("head size", head_dim, "64 and 128");
     }

@@ -48,8 +48,8 @@ pub struct Options {
     /// Seconds that running streams get after the first SIGTERM or SIGINT; a second one ends at once
     #[arg(long, default_value = "30", value_parser = seconds)]
     pub shutdown_grace: Duration,
-    /// Threads that serve requests, 1 to 256; half of the cores if not given, for a token costs a gateway some
-    /// 35 µs and the kernel's work on sockets needs room too
+    /// Threads that serve requests, 1 to 256; half of the cores if not given: the kernel's work on sockets needs room
+    /// too
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub threads: Option<u16>,
     /// Where prompts are prefilled

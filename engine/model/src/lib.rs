@@ -25,3 +25,4 @@ pub use arena::{ArenaError, PageArena, PageRead, PageWrite};
 pub use backend::{Backend, BackendError, LogitRows, SequenceRows};
 pub use geometry::{KvDtype, KvGeometry, KvPart};
 pub use load::{Compute, KvMemory, LoadError, LoadOptions, load};
+pub use rope::RopeFrequencies;

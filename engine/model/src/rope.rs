@@ -4,8 +4,9 @@ use std::f32::consts::PI;
 
 use shoal_checkpoint::{Rope, RopeScaling, RopeStyle};
 
+/// Frequencies of a model's pairs, with their scaling.
 #[derive(Debug)]
-pub(crate) struct RopeFrequencies {
+pub struct RopeFrequencies {
     style: RopeStyle,
     /// Radians per position, for each pair of elements.
     radians: Vec<f32>,
@@ -17,7 +18,7 @@ pub(crate) struct RopeFrequencies {
 pub(crate) type Rotation = [(f32, f32)];
 
 impl RopeFrequencies {
-    pub(crate) fn new(rope: &Rope, head_dim: usize) -> Self {
+    pub fn new(rope: &Rope, head_dim: usize) -> Self {
         let plain = (0..head_dim / 2).map(|i| rope.theta.powf(-2.0 * i as f32 / head_dim as f32));
         let plain: Vec<f32> = plain.collect();
         let (radians, magnitude) = match &rope.scaling {
@@ -39,16 +40,16 @@ impl RopeFrequencies {
         Self { style: rope.style, radians, magnitude }
     }
 
-    /// Appends the rotation of a position. Angles are taken in f64: a product in f32 is wrong by
+    /// Appends the rotation of a position: cosine and sine of each pair. Angles are taken in f64: a product in f32 is wrong by
     /// milliradians at long contexts.
-    pub(crate) fn push_rotation(&self, position: usize, to: &mut Vec<(f32, f32)>) {
+    pub fn push_rotation(&self, position: usize, to: &mut Vec<(f32, f32)>) {
         to.extend(self.radians.iter().map(|radians| {
             let (sin, cos) = (position as f64 * f64::from(*radians)).sin_cos();
             (cos as f32 * self.magnitude, sin as f32 * self.magnitude)
         }));
     }
 
-    pub(crate) fn pairs(&self) -> usize {
+    pub fn pairs(&self) -> usize {
         self.radians.len()
     }
 

@@ -15,6 +15,15 @@ fn a_head_size_without_kernels_is_named() {
 }
 
 #[test]
+fn heads_that_do_not_share_evenly_are_named() {
+    for kv_heads in [0, 3] {
+        let config = ModelConfig { heads: 4, kv_heads, ..model("wide").config };
+        let error = CudaModel::with_dummy_weights(&config, &CudaOptions::default()).expect_err("uneven");
+        assert!(error.to_string().contains(&format!("number of kv heads is {kv_heads};")), "{error}");
+    }
+}
+
+#[test]
 fn absurd_options_are_named() {
     let options = CudaOptions { max_sequences: 0, ..CudaOptions::default() };
     let error = CudaModel::with_dummy_weights(&model("wide").config, &options).expect_err("no sequences");
