@@ -9,13 +9,15 @@ use std::{
 use jiff::SignedDuration;
 use kube::{
     Client,
+    core::ObjectMeta,
     runtime::{
         events::{Recorder, Reporter},
         reflector::ObjectRef,
     },
 };
 use parking_lot::Mutex;
-use shoal_crds::{ServingCluster, ServingClusterStatus};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     actuate::Engines,
@@ -55,7 +57,14 @@ impl std::fmt::Debug for Context {
 #[derive(Debug, Clone, PartialEq)]
 struct Published {
     over: Option<String>,
-    status: ServingClusterStatus,
+    status: Value,
+}
+
+impl Published {
+    fn over(meta: &ObjectMeta, status: &impl Serialize) -> Self {
+        let status = serde_json::to_value(status).unwrap_or_default();
+        Self { over: meta.resource_version.clone(), status }
+    }
 }
 
 /// Failures in a row, by object.
@@ -88,16 +97,15 @@ impl Context {
     }
 
     /// Whether this status was written already over this very object, so that only the cache is behind.
-    pub fn is_published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> bool {
+    pub fn is_published(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
         let published = self.published.lock();
-        let known = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid));
-        known.is_some_and(|known| known.over == cluster.metadata.resource_version && known.status == *status)
+        let known = meta.uid.as_ref().and_then(|uid| published.get(uid));
+        known.is_some_and(|known| *known == Published::over(meta, status))
     }
 
-    pub fn published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) {
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let over = cluster.metadata.resource_version.clone();
-        self.published.lock().insert(uid, Published { over, status: status.clone() });
+    pub fn published(&self, meta: &ObjectMeta, status: &impl Serialize) {
+        let uid = meta.uid.clone().unwrap_or_default();
+        self.published.lock().insert(uid, Published::over(meta, status));
     }
 
     /// Something happened to an object.
