@@ -54,6 +54,19 @@ impl Component {
             Self::Gateway => "gateway",
         }
     }
+
+    /// The operator's own container in a pod of it.
+    pub fn container(self) -> &'static str {
+        match self {
+            Self::Instance => "engine",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Whether a label or annotation is the operator's alone.
+pub fn is_held(key: &str) -> bool {
+    key.starts_with("shoal.dev/") || [MANAGED_BY, NAME, COMPONENT].contains(&key)
 }
 
 /// Selector of every object that this operator keeps.

@@ -70,7 +70,13 @@ impl Stall {
     }
 
     fn of_call(error: &CallError) -> Option<Self> {
-        error.refusal().map(|message| Self { reason: "Refused", message: message.to_owned() })
+        let message = error.refusal()?;
+        let reason = match message {
+            _ if message.contains("violates PodSecurity") => "PodSecurityRefused",
+            _ if message.contains("exceeded quota") => "QuotaExceeded",
+            _ => "Refused",
+        };
+        Some(Self { reason, message: message.to_owned() })
     }
 
     fn new(reason: &'static str, error: &impl ToString) -> Self {

@@ -11,6 +11,7 @@ mod budget;
 mod container;
 mod gateway;
 mod instance;
+mod overlay;
 mod policy;
 mod role;
 mod secret;
@@ -36,6 +37,7 @@ use crate::{fleet::Fleet, labels};
 
 pub use container::{GRPC_PORT, METRICS_PORT};
 pub use instance::{Instance, pod as instance_pod};
+pub use overlay::{Overlay, OverlayError};
 #[cfg(test)]
 pub(crate) use secret::known;
 pub use secret::{KEY as SECRET_KEY, fleet_secret};

@@ -56,7 +56,7 @@ pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<Pod>]) -
     GatewayFacts {
         model: spoken(&pods, &made_for),
         phase: phase(deployment, &states, created),
-        trouble: states.iter().find_map(trouble).map(|(_, why)| why),
+        trouble: states.iter().find_map(trouble).map(|(_, why)| why).or_else(|| refusal(deployment)),
         crashes: CrashHistory { count: restarts.unwrap_or(0) },
         serving: pods.iter().any(|pod| is_ready(pod)),
         endpoint: format!("http://{}.{}.svc:{port}/v1", fleet.names().gateway(), fleet.namespace),
@@ -98,6 +98,14 @@ fn trouble(state: &State) -> Option<(Timestamp, String)> {
         State::Retrying { since, why } => Some((*since, why.clone())),
         _ => None,
     }
+}
+
+/// Why the Deployment cannot make a pod: a quota, or a policy of the namespace.
+fn refusal(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let failure =
+        conditions.into_iter().find(|found| found.type_ == "ReplicaFailure" && found.status == "True");
+    failure.and_then(|found| found.message.clone())
 }
 
 /// Its own readiness is `/ready`: a request sent now would be answered.

@@ -27,6 +27,8 @@ pub(super) enum Answer {
     Stored,
     Object(Value),
     Error(u16, &'static str),
+    /// 403 in these words.
+    Refusal(&'static str),
 }
 
 pub(super) fn on(call: &str, answer: Answer) -> Exchange {
@@ -70,6 +72,10 @@ pub(super) fn server(script: Vec<Exchange>) -> (Client, JoinHandle<()>) {
             let (code, reply) = match answer {
                 Answer::Stored => (200, stored(sent)),
                 Answer::Object(object) => (200, object),
+                Answer::Refusal(words) => {
+                    let status = Status::failure(words, "Forbidden").with_code(403);
+                    (403, serde_json::to_value(status).unwrap())
+                }
                 Answer::Error(code, reason) => {
                     let status = Status::failure(reason, reason).with_code(code);
                     (code, serde_json::to_value(status).unwrap())
