@@ -41,10 +41,10 @@ impl ApplyError {
 }
 
 /// Whether anything was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    Written,
     Unchanged,
+    Written,
 }
 
 /// Writes what differs. Access and policies come before the pods that need them; the Deployment comes last,
