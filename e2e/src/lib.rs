@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod generation;
 pub mod http;
+pub mod kubernetes;
 pub mod model;
 pub mod process;
 pub mod relay;
