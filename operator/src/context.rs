@@ -9,12 +9,15 @@ use std::{
 use jiff::SignedDuration;
 use kube::{
     Client,
+    core::ObjectMeta,
     runtime::{
         events::{Recorder, Reporter},
         reflector::ObjectRef,
     },
 };
 use parking_lot::Mutex;
+use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 use shoal_crds::{ServingCluster, ServingClusterStatus};
 
 use crate::{
@@ -62,8 +65,20 @@ impl std::fmt::Debug for Context {
 #[derive(Debug, Clone)]
 struct Published {
     over: Option<String>,
-    status: ServingClusterStatus,
+    status: Value,
     at: Instant,
+}
+
+impl Published {
+    fn over(meta: &ObjectMeta, status: &impl Serialize) -> Self {
+        let status = serde_json::to_value(status).unwrap_or_default();
+        Self { over: meta.resource_version.clone(), status, at: Instant::now() }
+    }
+
+    fn is(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
+        let now = Self::over(meta, status);
+        self.over == now.over && self.status == now.status
+    }
 }
 
 /// Failures in a row, by object.
@@ -97,17 +112,15 @@ impl Context {
     }
 
     /// Whether this status was written already over this very object, so that only the cache is behind.
-    pub fn is_published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> bool {
+    pub fn is_published(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
         let published = self.published.lock();
-        let known = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid));
-        known.is_some_and(|known| known.over == cluster.metadata.resource_version && known.status == *status)
+        let known = meta.uid.as_ref().and_then(|uid| published.get(uid));
+        known.is_some_and(|known| known.is(meta, status))
     }
 
-    pub fn published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) {
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let over = cluster.metadata.resource_version.clone();
-        let published = Published { over, status: status.clone(), at: Instant::now() };
-        self.published.lock().insert(uid, published);
+    pub fn published(&self, meta: &ObjectMeta, status: &impl Serialize) {
+        let uid = meta.uid.clone().unwrap_or_default();
+        self.published.lock().insert(uid, Published::over(meta, status));
     }
 
     /// How long a status is held back that tells of the same state as the last one, with other numbers.
@@ -115,7 +128,8 @@ impl Context {
         let published = self.published.lock();
         let last = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid))?;
         let left = STATUS_PACE.checked_sub(last.at.elapsed())?;
-        (!status::is_edge(&last.status, status)).then_some(left)
+        let before = ServingClusterStatus::deserialize(&last.status).ok()?;
+        (!status::is_edge(&before, status)).then_some(left)
     }
 
     /// A pod of this cluster was written, which had been seen under this resource version.
