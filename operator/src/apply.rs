@@ -41,10 +41,10 @@ impl ApplyError {
 }
 
 /// Whether anything was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    Written,
     Unchanged,
+    Written,
 }
 
 /// Writes what differs. Counts come first: a scaling that was not seen ends it before anything else is done.

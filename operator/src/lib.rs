@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod names;
 pub mod observe;
 pub mod options;
+pub mod pace;
 pub mod reconcile;
 pub mod secrets;
 pub mod server;

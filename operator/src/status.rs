@@ -128,6 +128,19 @@ fn set(
     }
 }
 
+/// Whether a status tells of another state than the one before, and not only of other numbers on the way.
+pub fn is_edge(before: &ServingClusterStatus, now: &ServingClusterStatus) -> bool {
+    let state = |status: &ServingClusterStatus| {
+        let conditions = status.conditions.iter();
+        let conditions: Vec<_> = conditions
+            .map(|found| (found.type_.clone(), found.status.clone(), found.reason.clone()))
+            .collect();
+        let asked = (status.observed_generation, status.prefill.desired, status.decode.desired);
+        (conditions, asked, status.endpoint.clone())
+    };
+    state(before) != state(now)
+}
+
 /// Writes the status if it differs from the one that is there; whether it did.
 pub async fn publish(
     calls: &Calls,

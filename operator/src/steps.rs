@@ -9,18 +9,21 @@
 
 use std::collections::BTreeMap;
 
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use serde_json::{Value, json};
 use shoal_crds::{ServingCluster, ServingRole};
-use shoal_plan::{Action, CrashHistory, Observed, Phase, Role, Template};
+use shoal_plan::{Action, CrashHistory, Observed, Phase, Plan, Role, Step, Template};
 
 use crate::{
     apply::{ApplyError, Effect},
     calls::{Calls, Identity},
     children::{Instance, instance_pod},
-    clock, counts,
+    clock,
+    context::Context,
+    counts,
     fleet::Fleet,
     labels,
     observe::{Facts, InstanceFacts, State},
@@ -30,13 +33,27 @@ use crate::{
 /// may hold requests gets what its pod says.
 const EXIT_SECONDS: u32 = 10;
 
+/// Steps of one look. What is beyond is planned anew on the next look, from what is seen then: a look ends soon
+/// enough to notice another spec, and makes a bounded number of calls.
+pub const MOST: usize = 256;
+/// Writes on their way at once. More of them only wait in the API server.
+pub const AT_ONCE: usize = 16;
+
 /// What the steps of one plan are carried out on.
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
+    pub context: &'a Context,
     pub calls: &'a Calls,
     pub fleet: &'a Fleet,
     pub facts: &'a Facts,
     pub observed: &'a Observed,
+}
+
+/// The steps of a plan that one look carries out, what makes room before what needs it.
+pub fn of_one_look(plan: &Plan) -> Vec<&Step> {
+    let (creations, others): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| matches!(step.action, Action::CreateInstance { .. }));
+    others.into_iter().chain(creations).take(MOST).collect()
 }
 
 /// Whether an action takes something away: then the view that it was planned from is checked first.
@@ -114,17 +131,17 @@ impl Scene<'_> {
 
     /// Asks the pods to end whose instances have newer ones.
     pub async fn clear(&self) -> Result<Effect, ApplyError> {
-        let mut effect = Effect::Unchanged;
-        for identity in &self.facts.superseded {
-            effect = self.delete(identity, Some(EXIT_SECONDS)).await?;
-        }
-        Ok(effect)
+        let superseded = self.facts.superseded.iter().take(MOST);
+        all(superseded.map(|identity| self.delete(identity, Some(EXIT_SECONDS)).boxed()).collect()).await
     }
 
     async fn create(&self, instance: &Instance<'_>, template: &Template) -> Result<Effect, ApplyError> {
         let pod = instance_pod(self.fleet, instance, template);
         match self.calls.create(&self.fleet.namespace, &pod).await {
-            Ok(_) => Ok(Effect::Written),
+            Ok(_) => {
+                self.wrote(&pod, None);
+                Ok(Effect::Written)
+            }
             Err(error) if error.already_exists() => self.adopt(&pod).await,
             Err(error) => Err(error.into()),
         }
@@ -140,6 +157,7 @@ impl Scene<'_> {
         if !self.fleet.controls(&found.metadata) {
             return Err(ApplyError::Foreign { kind: "Pod", name });
         }
+        self.wrote(&found, None);
         let wanted = wanted.metadata.labels.clone().unwrap_or_default();
         let labels = found.metadata.labels.clone().unwrap_or_default();
         if found.metadata.deletion_timestamp.is_some() || has_all(&labels, &wanted) {
@@ -152,14 +170,11 @@ impl Scene<'_> {
 
     /// Gives pods back the labels that somebody took.
     pub async fn relabel(&self) -> Result<Effect, ApplyError> {
-        let mut effect = Effect::Unchanged;
-        for found in &self.facts.instances {
+        let bare = self.facts.instances.iter().filter(|found| {
             let stays = !matches!(found.state, State::Stopping { .. });
-            if stays && !has_all(&found.labels, &self.labels(found)) {
-                effect = self.mark(found, found.draining).await?;
-            }
-        }
-        Ok(effect)
+            stays && !has_all(&found.labels, &self.labels(found))
+        });
+        all(bare.take(MOST).map(|found| self.mark(found, found.draining).boxed()).collect()).await
     }
 
     fn labels(&self, found: &InstanceFacts) -> BTreeMap<String, String> {
@@ -171,7 +186,8 @@ impl Scene<'_> {
 
     /// The old pod's crashes travel to the new one: a pod that had to be given up while it lived counts too.
     async fn replace(&self, name: &str, role: Role, template: &Template) -> Result<Effect, ApplyError> {
-        let seen = self.observed.instances.iter().find(|instance| instance.name == name);
+        let index = self.observed.instances.binary_search_by(|instance| instance.name.as_str().cmp(name));
+        let seen = index.ok().map(|index| &self.observed.instances[index]);
         let (Some(facts), Some(seen)) = (self.facts.instance(name), seen) else {
             return Ok(Effect::Unchanged);
         };
@@ -187,11 +203,17 @@ impl Scene<'_> {
     async fn mark(&self, found: &InstanceFacts, draining: Option<Timestamp>) -> Result<Effect, ApplyError> {
         let body = marks(&found.identity, &self.fleet.namespace, &self.labels(found), draining);
         self.calls.apply::<Pod>(&self.fleet.namespace, &found.identity.name, &body).await?;
+        self.context.wrote(self.fleet, &found.identity.name, Some(&found.identity.resource_version));
         Ok(Effect::Written)
+    }
+
+    fn wrote(&self, pod: &Pod, seen: Option<&str>) {
+        self.context.wrote(self.fleet, pod.metadata.name.as_deref().unwrap_or_default(), seen);
     }
 
     async fn delete(&self, identity: &Identity, grace: Option<u32>) -> Result<Effect, ApplyError> {
         let gone = self.calls.delete::<Pod>(&self.fleet.namespace, identity, grace).await?;
+        self.context.wrote(self.fleet, &identity.name, Some(&identity.resource_version));
         Ok(if gone { Effect::Written } else { Effect::Unchanged })
     }
 
@@ -204,6 +226,12 @@ impl Scene<'_> {
             meta.uid.as_deref() == Some(&facts.identity.uid) && meta.deletion_timestamp.is_none() && !drains
         }))
     }
+}
+
+/// Makes writes that have nothing to do with each other, some at a time. All are made; the first failure counts.
+async fn all(writes: Vec<BoxFuture<'_, Result<Effect, ApplyError>>>) -> Result<Effect, ApplyError> {
+    let outcomes: Vec<_> = stream::iter(writes).buffered(AT_ONCE).collect().await;
+    outcomes.into_iter().try_fold(Effect::Unchanged, |before, outcome| Ok(before.max(outcome?)))
 }
 
 /// Everything of a pod that changes while it lives, for server-side apply: what is left out is taken away.
