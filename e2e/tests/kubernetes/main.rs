@@ -4,4 +4,6 @@
 //! Tests share a cluster and run beside each other, each in a namespace of its own. Those of `alone` hurt the
 //! cluster itself: scripts/e2e.sh runs them after the others, one at a time.
 
+mod overlay;
 mod reconcile;
+mod scale;
