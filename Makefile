@@ -1,6 +1,6 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
+.PHONY: help build demo test lint gitops bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,11 +11,14 @@ build: ## compile everything in the release profile
 demo: ## start prefill, decode and gateway, answer one chat, print figures, stop; KEEP=1 leaves it serving
 	@KEEP="$(KEEP)" scripts/demo.sh
 
-test: ## lint, unit tests, end-to-end tests with a real model, OpenAI SDK conformance
+test: ## lint, unit tests, end-to-end tests with a real model, health in GitOps, metrics, OpenAI SDK conformance
 	@scripts/test.sh
 
-lint: ## format, clippy, licences, shell scripts, documentation, every crate alone
+lint: ## format, clippy, licences, shell scripts, documentation, chart, alerts and dashboards, every crate alone
 	@scripts/lint.sh
+
+gitops: ## what Argo CD's health check and kstatus say of objects as the operator writes them
+	@scripts/gitops.sh
 
 bench: ## figures against llama.cpp and against the machine's own limits, each as a ratio
 	@scripts/bench.sh
