@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-const script = "../../docs/argocd/resource.customizations.health.shoal.dev_ServingCluster"
+const scripts = "../../docs/argocd/resource.customizations.health.shoal.dev_"
 
 // The samples are snapshots of the operator's own tests; edit is what a person or the API server did since.
 var objects = []struct {
@@ -44,6 +44,15 @@ var objects = []struct {
 		kstatus: status.TerminatingStatus},
 	{name: "being deleted while stalled", sample: "stalled", edit: deleted, argo: "Progressing",
 		message: "Pending deletion", kstatus: status.TerminatingStatus},
+	{name: "a role", sample: "role-ready", argo: "Healthy", message: "1 of 1", kstatus: status.CurrentStatus},
+	{name: "a role that scales", sample: "role-scaling", argo: "Progressing", message: "1 of 3",
+		kstatus: status.InProgressStatus},
+	{name: "a role scaled since it was observed", sample: "role-ready", edit: edited, argo: "Progressing",
+		message: "waiting for the operator", kstatus: status.InProgressStatus},
+	{name: "a role that may not", sample: "role-stalled", argo: "Degraded", message: "at most 4096",
+		kstatus: status.FailedStatus},
+	{name: "a role being deleted", sample: "role-ready", edit: deleted, argo: "Progressing",
+		message: "Pending deletion", kstatus: status.TerminatingStatus},
 }
 
 func edited(object *unstructured.Unstructured) { object.SetGeneration(object.GetGeneration() + 1) }
@@ -53,15 +62,15 @@ func deleted(object *unstructured.Unstructured) {
 }
 
 func TestBothJudgeEveryObjectRightly(t *testing.T) {
-	check, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, row := range objects {
 		t.Run(row.name, func(t *testing.T) {
 			object := read(t, row.sample)
 			if row.edit != nil {
 				row.edit(object)
+			}
+			check, err := os.ReadFile(scripts + object.GetKind())
+			if err != nil {
+				t.Fatal(err)
 			}
 			health, message, err := argoHealth(string(check), object)
 			if err != nil {
@@ -78,6 +87,14 @@ func TestBothJudgeEveryObjectRightly(t *testing.T) {
 				t.Errorf("kstatus says %s (%s); should be %s", found.Status, found.Message, row.kstatus)
 			}
 		})
+	}
+}
+
+func TestBothKindsHaveOneScript(t *testing.T) {
+	cluster, first := os.ReadFile(scripts + "ServingCluster")
+	role, second := os.ReadFile(scripts + "ServingRole")
+	if first != nil || second != nil || !bytes.Equal(cluster, role) {
+		t.Fatal("docs/argocd has two scripts", first, second)
 	}
 }
 

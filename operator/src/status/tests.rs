@@ -60,15 +60,43 @@ fn published(fleet: &Fleet, observed: &Observed, stall: Option<&Stall>) -> Servi
     ServingCluster { status: Some(with_stall(&object, status, stall)), ..object }
 }
 
-/// All conditions hold since one moment: a stall takes its time from the clock.
 fn record(name: &str, object: &ServingCluster) {
     let mut object = object.clone();
-    for condition in object.status.iter_mut().flat_map(|status| &mut status.conditions) {
-        condition.last_transition_time = time_from_unix(now().as_second());
-    }
+    at_once(object.status.iter_mut().flat_map(|status| &mut status.conditions));
     with_settings!({ snapshot_path => SAMPLES, prepend_module_to_snapshot => false, omit_expression => true }, {
         assert_yaml_snapshot!(name, object);
     });
+}
+
+/// All conditions hold since one moment: some take their time from the clock.
+fn at_once<'a>(conditions: impl Iterator<Item = &'a mut Condition>) {
+    conditions.for_each(|condition| condition.last_transition_time = time_from_unix(now().as_second()));
+}
+
+fn record_role(name: &str, fleet: &Fleet, observed: &Observed, stall: Option<&Stall>) {
+    let mut object: ServingRole = serde_json::from_value(json!({
+        "apiVersion": API_VERSION, "kind": "ServingRole",
+        "metadata": { "name": "chat-decode", "namespace": "team", "generation": 2 },
+        "spec": { "role": "decode", "replicas": fleet.cluster.spec.decode.replicas },
+    }))
+    .unwrap();
+    let mut status = of_role(fleet, Role::Decode, &object, &observed.instances, stall);
+    at_once(status.conditions.iter_mut());
+    object.status = Some(status);
+    with_settings!({ snapshot_path => SAMPLES, prepend_module_to_snapshot => false, omit_expression => true }, {
+        assert_yaml_snapshot!(name, object);
+    });
+}
+
+#[test]
+fn a_role_that_is_complete_scales_or_may_not() {
+    let mut fleet = fleet();
+    let observed = settled(&fleet);
+    record_role("role-ready", &fleet, &observed, None);
+    fleet.cluster.spec.decode.replicas = 3;
+    record_role("role-scaling", &fleet, &observed, None);
+    let stall = Stall { reason: "Refused", message: "both roles together must be at most 4096".to_owned() };
+    record_role("role-stalled", &fleet, &observed, Some(&stall));
 }
 
 #[test]
