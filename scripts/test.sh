@@ -26,5 +26,7 @@ stage "build" cargo build --release --locked --workspace --all-targets
 stage "unit tests" cargo test --release --locked --workspace --exclude shoal-e2e
 # One after the other: each test starts whole fleets and judges their timing.
 stage "end-to-end tests" cargo test --release --locked --package shoal-e2e -- --test-threads=1
+stage "health in GitOps" scripts/gitops.sh
+stage "metrics" scripts/metrics.sh
 stage "Kubernetes" kubernetes
 stage "conformance" scripts/conformance.sh

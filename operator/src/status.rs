@@ -98,15 +98,23 @@ pub fn unplanned(cluster: &ServingCluster, stall: &Stall) -> ServingClusterStatu
     with_stall(cluster, status, Some(stall))
 }
 
-/// `status` with the one condition that the planner knows nothing of, which is there only while it holds.
+/// `status` with the conditions that the planner knows nothing of, each there only while it holds: Stalled, or else
+/// Reconciling, by which kstatus finds that Progressing is true.
 pub fn with_stall(
     cluster: &ServingCluster,
     mut status: ServingClusterStatus,
     stall: Option<&Stall>,
 ) -> ServingClusterStatus {
-    status.conditions.retain(|found| found.type_ != condition::STALLED);
+    status.conditions.retain(|found| ![condition::STALLED, condition::RECONCILING].contains(&&*found.type_));
     let previous = cluster.status.as_ref().and_then(|previous| previous.condition(condition::STALLED));
-    status.conditions.extend(stall.map(|stall| set(cluster, previous, condition::STALLED, true, stall)));
+    let progressing = status.condition(condition::PROGRESSING).filter(|found| found.status == "True");
+    let holds = match stall {
+        Some(stall) => Some(set(cluster, previous, condition::STALLED, true, stall)),
+        None => {
+            progressing.map(|found| Condition { type_: condition::RECONCILING.to_owned(), ..found.clone() })
+        }
+    };
+    status.conditions.extend(holds);
     status
 }
 
@@ -188,3 +196,6 @@ where
     calls.apply_status(&api, kind, &name, &body).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
