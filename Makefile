@@ -3,7 +3,7 @@
 .PHONY: help build demo demo-k8s test e2e lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## compile everything in the release profile
 	cargo build --release --locked --workspace
@@ -29,8 +29,8 @@ bench: ## figures against llama.cpp and against the machine's own limits, each a
 soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
 	@DURATION="$(DURATION)" scripts/soak.sh
 
-images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker
-	@scripts/images.sh
+images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker; MODEL= file to put in
+	@MODEL="$(MODEL)" scripts/images.sh
 
 cluster: ## a real two-node Kubernetes cluster on this machine, without Docker; cluster-down stops it
 	@scripts/cluster.sh up

@@ -27,7 +27,7 @@ suites() {
 }
 
 tests() {
-    cargo test --release --locked --offline --package shoal-e2e --test kubernetes -- "$@"
+    RUST_LIB_BACKTRACE=0 cargo test --release --locked --offline --package shoal-e2e --test kubernetes -- "$@"
 }
 
 if [[ ${SHOAL_E2E_INSIDE:-} ]]; then
