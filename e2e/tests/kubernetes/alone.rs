@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::drift::at;
 
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 2;
 const ANSWERS: Duration = Duration::from_mins(2);
 const LOST_NODE: &str = "node2";
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use shoal_e2e::kubernetes::{Load, Serving, in_namespace, kill, small};
 
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 2;
 const ANSWERS: Duration = Duration::from_mins(2);
 
 #[tokio::test]

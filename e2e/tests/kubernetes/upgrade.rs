@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use shoal_e2e::kubernetes::{Load, in_namespace, program, small};
 
-const CLIENTS: usize = 3;
+const CLIENTS: usize = 2;
 const ANSWERS: Duration = Duration::from_mins(2);
 
 #[tokio::test]
