@@ -10,6 +10,7 @@
 //! the test wanted, what it saw last, and what is in the namespace.
 
 mod cluster;
+pub mod engines;
 mod load;
 mod namespace;
 pub mod program;
