@@ -32,8 +32,8 @@ bench: ## figures against llama.cpp and against the machine's own limits, each a
 soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
 	@DURATION="$(DURATION)" scripts/soak.sh
 
-images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker
-	@scripts/images.sh
+images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker; MODEL= file to put in
+	@MODEL="$(MODEL)" scripts/images.sh
 
 cluster: ## a real two-node Kubernetes cluster on this machine, without Docker; cluster-down stops it
 	@scripts/cluster.sh up
