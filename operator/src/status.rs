@@ -140,3 +140,34 @@ pub async fn publish(
     calls.apply_status(&api, "ServingCluster", &name, &body).await?;
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use shoal_crds::RoleStatus;
+
+    use super::*;
+
+    fn status(ready: i32, reason: &str) -> ServingClusterStatus {
+        let found = Condition {
+            type_: condition::PROGRESSING.to_owned(),
+            status: "True".to_owned(),
+            reason: reason.to_owned(),
+            message: format!("{ready} are ready"),
+            observed_generation: Some(1),
+            last_transition_time: time_from_unix(0),
+        };
+        let decode = RoleStatus::new(1000, ready);
+        ServingClusterStatus { conditions: vec![found], decode, ..ServingClusterStatus::default() }
+    }
+
+    #[test]
+    fn numbers_on_the_way_are_no_edge_and_everything_that_is_waited_for_is() {
+        let before = status(1, "Reconciling");
+        assert!(!is_edge(&before, &status(999, "Reconciling")));
+        assert!(is_edge(&before, &status(999, "Complete")));
+        let newer = ServingClusterStatus { observed_generation: Some(2), ..before.clone() };
+        assert!(is_edge(&before, &newer));
+        let fewer = ServingClusterStatus { decode: RoleStatus::new(500, 1), ..before.clone() };
+        assert!(is_edge(&before, &fewer));
+    }
+}
