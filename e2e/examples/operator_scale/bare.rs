@@ -14,9 +14,9 @@ use crate::{NAMESPACE, pods::Pods};
 
 const CONNECTIONS: usize = 16;
 /// Label value in the place of a cluster's name.
-pub const NAME: &str = "bare";
+pub(crate) const NAME: &str = "bare";
 
-pub struct Bare {
+pub(crate) struct Bare {
     /// Each with a connection of its own, because it makes one call at a time.
     clients: Vec<Client>,
     template: Pod,
@@ -25,14 +25,14 @@ pub struct Bare {
 
 impl Bare {
     /// `like` is a pod that the operator made: the same spec is created here, under other names.
-    pub async fn new(like: &Pod) -> Result<Self> {
+    pub(crate) async fn new(like: &Pod) -> Result<Self> {
         let clients = try_join_all((0..CONNECTIONS).map(|_| Client::try_default())).await?;
         let pods = Pods::follow(&clients[0], NAME);
         Ok(Self { clients, template: template(like)?, pods })
     }
 
     /// Creates the pods of these numbers; until all are ready.
-    pub async fn grow(&self, from: usize, to: usize) -> Result<Duration> {
+    pub(crate) async fn grow(&self, from: usize, to: usize) -> Result<Duration> {
         let begun = Instant::now();
         self.each(from, to, async |api, name| {
             let mut pod = self.template.clone();
@@ -45,7 +45,7 @@ impl Bare {
     }
 
     /// Deletes them; until they are gone.
-    pub async fn shrink(&self, from: usize, to: usize) -> Result<Duration> {
+    pub(crate) async fn shrink(&self, from: usize, to: usize) -> Result<Duration> {
         let begun = Instant::now();
         let params = DeleteParams::default();
         self.each(to, from, async |api, name| api.delete(&name, &params).await.map(drop)).await?;
@@ -95,7 +95,7 @@ fn template(like: &Pod) -> Result<Pod> {
 }
 
 /// An instance's pod that the operator made.
-pub async fn example(client: &Client, cluster: &str) -> Result<Pod> {
+pub(crate) async fn example(client: &Client, cluster: &str) -> Result<Pod> {
     let selector = format!("shoal.dev/cluster={cluster},app.kubernetes.io/component=instance");
     let api = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
     let found = api.list(&ListParams::default().labels(&selector)).await?;

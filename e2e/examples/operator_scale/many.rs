@@ -32,7 +32,7 @@ const AT_ONCE: usize = 16;
 /// One in so many clusters is changed while the others rest.
 const CHANGED: usize = 20;
 
-pub async fn run(bench: &mut Bench, clusters: usize, quiet: Duration) -> Result<()> {
+pub(crate) async fn run(bench: &mut Bench, clusters: usize, quiet: Duration) -> Result<()> {
     println!("{clusters} ServingClusters of 3 instances and 2 gateways each\n");
     let seen = follow(bench);
     let (before, begun) = (page().await?, Instant::now());

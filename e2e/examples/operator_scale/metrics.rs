@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 /// Samples by name and labels, as they are on the page.
 #[derive(Debug, Clone, Default)]
-pub struct Page(BTreeMap<String, f64>);
+pub(crate) struct Page(BTreeMap<String, f64>);
 
 impl Page {
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let samples = lines.filter_map(|line| {
             let (key, value) = line.rsplit_once(' ')?;
@@ -16,29 +16,29 @@ impl Page {
         Self(samples.collect())
     }
 
-    pub fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         let earlier = |key: &String| before.0.get(key).copied().unwrap_or_default();
         Self(self.0.iter().map(|(key, value)| (key.clone(), value - earlier(key))).collect())
     }
 
     /// Over all labels.
-    pub fn sum(&self, name: &str) -> f64 {
+    pub(crate) fn sum(&self, name: &str) -> f64 {
         let of_name = self.0.iter().filter(|(key, _)| key.split('{').next() == Some(name));
         of_name.map(|(_, value)| value).sum()
     }
 
     /// Reconciles so far, whatever came of them.
-    pub fn reconciles(&self) -> f64 {
+    pub(crate) fn reconciles(&self) -> f64 {
         self.sum("shoal_operator_reconcile_duration_seconds_count")
     }
 
     /// Mean of a histogram.
-    pub fn mean(&self, name: &str) -> f64 {
+    pub(crate) fn mean(&self, name: &str) -> f64 {
         self.sum(&format!("{name}_sum")) / self.sum(&format!("{name}_count")).max(1.0)
     }
 
     /// The upper end of the bucket in which this share of a histogram ends.
-    pub fn quantile(&self, name: &str, share: f64) -> f64 {
+    pub(crate) fn quantile(&self, name: &str, share: f64) -> f64 {
         let prefix = format!("{name}_bucket{{");
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (key, value) in self.0.iter().filter(|(key, _)| key.starts_with(&prefix)) {
@@ -57,7 +57,7 @@ impl Page {
     }
 
     /// Writes by what was written, the most frequent first.
-    pub fn writes(&self) -> String {
+    pub(crate) fn writes(&self) -> String {
         let label = |key: &str, name: &str| {
             let rest = key.split(&format!("{name}=\"")).nth(1)?;
             rest.split('"').next().map(ToOwned::to_owned)

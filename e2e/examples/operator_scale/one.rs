@@ -27,7 +27,7 @@ const RATIO: f64 = 1.3;
 /// Of the processor time of control plane and operator together, in percent.
 const SHARE: f64 = 10.0;
 
-pub async fn run(bench: &Bench, instances: i32) -> Result<()> {
+pub(crate) async fn run(bench: &Bench, instances: i32) -> Result<()> {
     let (full, half) = (instances, instances / 2);
     let steps = [(0, full), (full, half), (half, full), (full, 0)];
     println!(
@@ -159,7 +159,7 @@ impl Fleet<'_> {
 }
 
 impl Bench {
-    pub fn api(&self) -> Api<ServingCluster> {
+    pub(crate) fn api(&self) -> Api<ServingCluster> {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 }

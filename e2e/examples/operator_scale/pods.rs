@@ -28,14 +28,14 @@ struct Seen {
 
 /// Pods in all, and ready ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Count {
-    pub all: usize,
-    pub ready: usize,
+pub(crate) struct Count {
+    pub(crate) all: usize,
+    pub(crate) ready: usize,
 }
 
 /// Follows the instances' pods of one cluster, until this is dropped.
 #[derive(Debug)]
-pub struct Pods {
+pub(crate) struct Pods {
     count: watch::Receiver<Count>,
     task: JoinHandle<()>,
 }
@@ -47,7 +47,7 @@ impl Drop for Pods {
 }
 
 impl Pods {
-    pub fn follow(client: &Client, cluster: &str) -> Self {
+    pub(crate) fn follow(client: &Client, cluster: &str) -> Self {
         let selector = format!("shoal.dev/cluster={cluster},app.kubernetes.io/component=instance");
         let api = Api::<Seen>::namespaced(client.clone(), NAMESPACE);
         let (sender, count) = watch::channel(Count::default());
@@ -75,7 +75,7 @@ impl Pods {
     }
 
     /// Waits until exactly so many are there, all of them ready.
-    pub async fn are(&self, number: usize) -> Result<()> {
+    pub(crate) async fn are(&self, number: usize) -> Result<()> {
         let mut count = self.count.clone();
         let wanted = Count { all: number, ready: number };
         let reached = tokio::time::timeout(PATIENCE, count.wait_for(|count| *count == wanted)).await;

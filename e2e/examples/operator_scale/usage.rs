@@ -9,11 +9,11 @@ const TICKS: f64 = 100.0;
 
 /// Seconds of processor time so far, by name of the process.
 #[derive(Debug, Clone, Default)]
-pub struct Usage(BTreeMap<String, f64>);
+pub(crate) struct Usage(BTreeMap<String, f64>);
 
 impl Usage {
     /// Of the processes in a control group, and of one more.
-    pub fn now(group: &Path, operator: u32) -> Result<Self> {
+    pub(crate) fn now(group: &Path, operator: u32) -> Result<Self> {
         let procs = group.join("cgroup.procs");
         let list = fs::read_to_string(&procs).with_context(|| procs.display().to_string())?;
         let mut seconds = BTreeMap::new();
@@ -28,21 +28,21 @@ impl Usage {
         Ok(Self(seconds))
     }
 
-    pub fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         let earlier = |name: &String| before.0.get(name).copied().unwrap_or_default();
         Self(self.0.iter().map(|(name, time)| (name.clone(), time - earlier(name))).collect())
     }
 
-    pub fn operator(&self) -> f64 {
+    pub(crate) fn operator(&self) -> f64 {
         self.0.get("operator").copied().unwrap_or_default()
     }
 
-    pub fn whole(&self) -> f64 {
+    pub(crate) fn whole(&self) -> f64 {
         self.0.values().sum()
     }
 
     /// The busiest first.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut parts: Vec<_> = self.0.iter().filter(|(_, time)| **time >= 0.05).collect();
         parts.sort_by(|one, other| other.1.total_cmp(one.1));
         parts.iter().map(|(name, time)| format!("{name} {time:.1}")).collect::<Vec<_>>().join(", ")
