@@ -25,7 +25,8 @@ use kube::{
         watcher,
     },
 };
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
+use shoal_plan::Role as PlannedRole;
 
 use crate::{
     children::Child,
@@ -66,6 +67,7 @@ impl Scope {
 pub struct Cache {
     pub clusters: Store<Watched>,
     pods: Pods,
+    serving_roles: Store<ServingRole>,
     accounts: Store<ServiceAccount>,
     roles: Store<Role>,
     bindings: Store<RoleBinding>,
@@ -78,6 +80,8 @@ pub struct Cache {
 /// The children of one cluster as they were last seen, whoever controls them.
 #[derive(Debug, Default)]
 pub struct Live {
+    pub prefill_role: Option<Arc<ServingRole>>,
+    pub decode_role: Option<Arc<ServingRole>>,
     pub account: Option<Arc<ServiceAccount>>,
     pub role: Option<Arc<Role>>,
     pub binding: Option<Arc<RoleBinding>>,
@@ -89,6 +93,15 @@ pub struct Live {
     pub gateway: Option<Arc<Deployment>>,
 }
 
+impl Live {
+    pub fn role(&self, role: PlannedRole) -> Option<&ServingRole> {
+        match role {
+            PlannedRole::Prefill => self.prefill_role.as_deref(),
+            PlannedRole::Decode => self.decode_role.as_deref(),
+        }
+    }
+}
+
 impl Cache {
     /// Begins every watch. The streams have to be read for the stores to fill.
     pub fn watch(client: &Client, scope: &Scope, metrics: &Arc<Metrics>) -> (Self, Triggers) {
@@ -96,6 +109,7 @@ impl Cache {
         let cache = Self {
             clusters: clusters(client, scope, metrics, &mut triggers),
             pods: pods(client, scope, metrics, &mut triggers),
+            serving_roles: children(client, scope, metrics, &mut triggers),
             accounts: children(client, scope, metrics, &mut triggers),
             roles: children(client, scope, metrics, &mut triggers),
             bindings: children(client, scope, metrics, &mut triggers),
@@ -109,11 +123,22 @@ impl Cache {
 
     /// Waits until every store holds a whole view: half a view would look like objects that are missing.
     pub async fn filled(&self) -> bool {
-        let Self { clusters, pods, accounts, roles, bindings, policies, services, budgets, deployments } =
-            self;
+        let Self {
+            clusters,
+            pods,
+            serving_roles,
+            accounts,
+            roles,
+            bindings,
+            policies,
+            services,
+            budgets,
+            deployments,
+        } = self;
         let others = async {
             tokio::try_join!(
                 clusters.wait_until_ready(),
+                serving_roles.wait_until_ready(),
                 accounts.wait_until_ready(),
                 roles.wait_until_ready(),
                 bindings.wait_until_ready(),
@@ -143,7 +168,10 @@ impl Cache {
 
     pub fn live(&self, fleet: &Fleet) -> Live {
         let (gateway, instances) = (fleet.names().gateway(), fleet.names().instances());
+        let role = |role| get(&self.serving_roles, fleet, &fleet.names().role(role));
         Live {
+            prefill_role: role(PlannedRole::Prefill),
+            decode_role: role(PlannedRole::Decode),
             account: get(&self.accounts, fleet, &gateway),
             role: get(&self.roles, fleet, &gateway),
             binding: get(&self.bindings, fleet, &gateway),
@@ -162,15 +190,6 @@ impl Cache {
         pods: Vec<k8s_openapi::api::core::v1::Pod>,
         children: Option<&crate::children::Children<crate::children::Prepared>>,
     ) -> Self {
-        fn filled<K: Child>(objects: impl IntoIterator<Item = K>) -> Store<K> {
-            let (reader, mut writer) = store();
-            writer.apply_watcher_event(&watcher::Event::Init);
-            for object in objects {
-                writer.apply_watcher_event(&watcher::Event::InitApply(object));
-            }
-            writer.apply_watcher_event(&watcher::Event::InitDone);
-            reader
-        }
         let view = Pods::new();
         view.note(watcher::Event::Init);
         for pod in pods {
@@ -180,6 +199,9 @@ impl Cache {
         Self {
             clusters: store().0,
             pods: view,
+            serving_roles: filled(
+                children.into_iter().flat_map(|all| [all.prefill_role.clone(), all.decode_role.clone()]),
+            ),
             accounts: filled(children.map(|all| all.account.clone())),
             roles: filled(children.map(|all| all.role.clone())),
             bindings: filled(children.map(|all| all.binding.clone())),
@@ -199,8 +221,31 @@ impl Cache {
     }
 }
 
+#[cfg(test)]
+fn filled<K: Child>(objects: impl IntoIterator<Item = K>) -> Store<K> {
+    let (reader, mut writer) = store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    reader
+}
+
 fn get<K: Child>(from: &Store<K>, fleet: &Fleet, name: &ObjectName) -> Option<Arc<K>> {
     from.get(&ObjectRef::new(name.as_str()).within(&fleet.namespace))
+}
+
+#[cfg(test)]
+impl Cache {
+    /// The same view without the ServingRole of that role.
+    pub(crate) fn without_role(self, role: PlannedRole) -> Self {
+        let others = self.serving_roles.state().into_iter().map(Arc::unwrap_or_clone);
+        let named = format!("-{role}");
+        let others =
+            others.filter(|found| found.metadata.name.as_ref().is_some_and(|name| !name.ends_with(&named)));
+        Self { serving_roles: filled(others), ..self }
+    }
 }
 
 fn clusters(

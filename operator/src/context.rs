@@ -9,13 +9,14 @@ use std::{
 use jiff::SignedDuration;
 use kube::{
     Client,
+    core::ObjectMeta,
     runtime::{
         events::{Recorder, Reporter},
         reflector::ObjectRef,
     },
 };
 use parking_lot::Mutex;
-use shoal_crds::{ServingCluster, ServingClusterStatus};
+use serde::Serialize;
 
 use crate::{
     actuate::Engines,
@@ -62,8 +63,16 @@ impl std::fmt::Debug for Context {
 #[derive(Debug, Clone)]
 struct Published {
     over: Option<String>,
-    status: ServingClusterStatus,
+    status: String,
     at: Instant,
+}
+
+impl Published {
+    fn over(meta: &ObjectMeta, status: &impl Serialize) -> Self {
+        // What cannot be written as JSON could not be published either.
+        let status = serde_json::to_string(status).unwrap_or_default();
+        Self { over: meta.resource_version.clone(), status, at: Instant::now() }
+    }
 }
 
 /// Failures in a row, by object.
@@ -97,25 +106,28 @@ impl Context {
     }
 
     /// Whether this status was written already over this very object, so that only the cache is behind.
-    pub fn is_published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> bool {
+    pub fn is_published(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
         let published = self.published.lock();
-        let known = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid));
-        known.is_some_and(|known| known.over == cluster.metadata.resource_version && known.status == *status)
+        let known = meta.uid.as_ref().and_then(|uid| published.get(uid));
+        known.is_some_and(|known| {
+            let now = Published::over(meta, status);
+            (&known.over, &known.status) == (&now.over, &now.status)
+        })
     }
 
-    pub fn published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) {
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let over = cluster.metadata.resource_version.clone();
-        let published = Published { over, status: status.clone(), at: Instant::now() };
-        self.published.lock().insert(uid, published);
+    pub fn published(&self, meta: &ObjectMeta, status: &impl Serialize) {
+        let uid = meta.uid.clone().unwrap_or_default();
+        self.published.lock().insert(uid, Published::over(meta, status));
     }
 
     /// How long a status is held back that tells of the same state as the last one, with other numbers.
-    pub fn holds_back(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> Option<Duration> {
+    pub fn holds_back(&self, meta: &ObjectMeta, status: &impl Serialize) -> Option<Duration> {
         let published = self.published.lock();
-        let last = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid))?;
+        let last = published.get(meta.uid.as_ref()?)?;
         let left = STATUS_PACE.checked_sub(last.at.elapsed())?;
-        (!status::is_edge(&last.status, status)).then_some(left)
+        let before = serde_json::from_str(&last.status).ok()?;
+        let now = serde_json::to_value(status).ok()?;
+        (!status::is_edge(&before, &now)).then_some(left)
     }
 
     /// A pod of this cluster was written, which had been seen under this resource version.

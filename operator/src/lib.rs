@@ -22,6 +22,7 @@ pub mod children;
 pub mod clock;
 pub mod context;
 pub mod controller;
+pub mod counts;
 pub mod covers;
 pub mod error;
 pub mod events;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Resource as _, runtime::controller::Action};
 use shoal_crds::ServingCluster;
-use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Step};
+use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Role, Step};
 
 use crate::{
     actuate::{Answer, Correction, correction},
@@ -89,7 +89,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     // No client.
-    let fleet = match validate(cluster, &context.surroundings) {
+    let mut fleet = match validate(cluster, &context.surroundings) {
         Ok(fleet) => fleet,
         Err(error) => {
             return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);
@@ -100,6 +100,8 @@ pub async fn reconcile(
         Ok(facts) => facts,
         Err(error) => return Err(stall(cluster, context, calls, error).await),
     };
+    // No client.
+    let hold = fleet.settle(&facts.live, cluster.status.as_ref());
     // Asks engines.
     let answers = ask(context, &fleet, &facts).await;
     // No client.
@@ -112,13 +114,16 @@ pub async fn reconcile(
     // Tells engines.
     let told = actuate(context, &scene, &answers).await;
     // Writes the status, also of a plan that could not be carried out.
-    let trouble = written.as_ref().err().and_then(Stall::of_apply);
+    let held = hold.as_ref().map(Stall::of_hold);
+    let trouble = written.as_ref().err().and_then(Stall::of_apply).or_else(|| held.clone());
     let status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
     let held_back = publish(cluster, context, calls, &status).await?;
+    let roles_held_back = publish_roles(context, &scene, written.as_ref().ok(), held.as_ref()).await?;
     written?;
     let told = told?;
     let next = next_look(&plan, &facts, &observed, &answers, told);
-    Ok(Action::requeue(held_back.map_or(next, |held_back| next.min(held_back))))
+    let held_back = held_back.into_iter().chain(roles_held_back);
+    Ok(Action::requeue(held_back.fold(next, Duration::min)))
 }
 
 async fn look(
@@ -263,18 +268,44 @@ async fn publish(
     calls: &Calls,
     status: &shoal_crds::ServingClusterStatus,
 ) -> Result<Option<Duration>, StatusError> {
-    if context.is_published(cluster, status) {
+    let meta = &cluster.metadata;
+    if context.is_published(meta, status) {
         return Ok(None);
     }
-    if let Some(left) = context.holds_back(cluster, status) {
+    if let Some(left) = context.holds_back(meta, status) {
         return Ok(Some(left));
     }
     if status::publish(calls, cluster, status).await? {
-        context.published(cluster, status);
+        context.published(meta, status);
         let edges = events::of_status(cluster.status.as_ref(), status);
         events::publish(calls, &context.recorder, &cluster.object_ref(&()), &edges).await;
     }
     Ok(None)
+}
+
+/// The status of each ServingRole, as it was just written or, if writing failed, as it was seen.
+async fn publish_roles(
+    context: &Context,
+    scene: &Scene<'_>,
+    written: Option<&Children<Applied>>,
+    held: Option<&Stall>,
+) -> Result<Option<Duration>, StatusError> {
+    let Scene { calls, fleet, facts, observed, .. } = scene;
+    let mut held_back = None;
+    for role in Role::ALL {
+        let seen = facts.live.role(role).filter(|found| fleet.controls(&found.metadata));
+        let Some(object) = written.map(|children| children.role(role)).or(seen) else { continue };
+        let status = status::of_role(fleet, role, object, &observed.instances, held);
+        if context.is_published(&object.metadata, &status) {
+            continue;
+        }
+        if let Some(left) = context.holds_back(&object.metadata, &status) {
+            held_back = Some(left);
+        } else if status::publish_role(calls, object, &status).await? {
+            context.published(&object.metadata, &status);
+        }
+    }
+    Ok(held_back)
 }
 
 /// Says in the status that nothing moves and why; the error itself goes on to decide when to try again.

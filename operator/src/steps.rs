@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use serde_json::{Value, json};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::{Action, CrashHistory, Observed, Phase, Plan, Role, Step, Template};
 
 use crate::{
@@ -23,6 +23,7 @@ use crate::{
     children::{Instance, instance_pod},
     clock,
     context::Context,
+    counts,
     fleet::Fleet,
     labels,
     observe::{Facts, InstanceFacts, State},
@@ -70,7 +71,7 @@ pub fn takes_away(action: &Action) -> bool {
 }
 
 impl Scene<'_> {
-    /// The spec is still the one that was planned from, as the API server has it and not a cache.
+    /// Spec and counts are still those that were planned from, as the API server has them and not a cache.
     pub async fn confirm(&self) -> Result<(), ApplyError> {
         let api = kube::Api::<ServingCluster>::namespaced(self.calls.client().clone(), &self.fleet.namespace);
         let found = self.calls.get_by(&api, "ServingCluster", self.fleet.name()).await?;
@@ -80,7 +81,22 @@ impl Scene<'_> {
                 && meta.generation.unwrap_or(1) == self.fleet.cluster.generation
                 && meta.deletion_timestamp.is_none()
         });
-        if same { Ok(()) } else { Err(ApplyError::Outdated) }
+        if !same {
+            return Err(ApplyError::Outdated);
+        }
+        for role in Role::ALL {
+            self.confirm_count(role).await?;
+        }
+        Ok(())
+    }
+
+    async fn confirm_count(&self, role: Role) -> Result<(), ApplyError> {
+        let Self { calls, fleet, .. } = self;
+        let name = fleet.names().role(role);
+        let found = calls.get::<ServingRole>(&fleet.namespace, name.as_str()).await?;
+        let own = found.filter(|found| fleet.controls(&found.metadata));
+        let asked = counts::asked(fleet.manifest.get(role), own.as_ref());
+        if asked == fleet.asked.get(role) { Ok(()) } else { Err(ApplyError::Outdated) }
     }
 
     /// One step on an instance. The gateway's are carried out by rendering it (see `reconcile`).

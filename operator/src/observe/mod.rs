@@ -18,8 +18,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use shoal_crds::ServingClusterStatus;
-use shoal_plan::{GatewayTemplate, Instance, Observed, Phase};
+use shoal_crds::{ServingClusterStatus, ServingRole};
+use shoal_plan::{GatewayTemplate, Instance, Observed, Phase, Role};
 use shoal_wire::FleetSecret;
 
 use crate::{
@@ -62,7 +62,7 @@ impl SeenPod {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    #[error("reading the fleet secret: {0}")]
+    #[error("looking at what the cluster has: {0}")]
     Call(#[from] CallError),
     #[error("Secret {name} belongs to somebody else; delete or rename it")]
     ForeignSecret { name: String },
@@ -140,7 +140,7 @@ pub async fn observe(
     fleet: &Fleet,
     status: Option<ServingClusterStatus>,
 ) -> Result<Facts, ObserveError> {
-    let live = cache.live(fleet);
+    let live = with_roles(cache.live(fleet), calls, fleet).await?;
     let (mut owned, mut gateways) = (Vec::new(), Vec::new());
     for pod in cache.pods_of(fleet) {
         match pod {
@@ -163,6 +163,16 @@ pub async fn observe(
         },
     };
     Ok(Facts { instances, superseded, gateway, live, secret, status })
+}
+
+/// A ServingRole that the cache does not have may be there all the same, and its count would be lost.
+async fn with_roles(mut live: Live, calls: &Calls, fleet: &Fleet) -> Result<Live, CallError> {
+    let missing = [(Role::Prefill, &mut live.prefill_role), (Role::Decode, &mut live.decode_role)];
+    for (role, place) in missing.into_iter().filter(|(_, place)| place.is_none()) {
+        let name = fleet.names().role(role);
+        *place = calls.get::<ServingRole>(&fleet.namespace, name.as_str()).await?.map(Arc::new);
+    }
+    Ok(live)
 }
 
 /// The value of a fleet secret that is this fleet's.

@@ -9,11 +9,16 @@ use shoal_crds::ServingCluster;
 use shoal_plan::Role;
 
 use crate::cache::Cache;
-use crate::children::tests::{children, cluster, fleet};
+use crate::children::tests::{children, cluster, surroundings};
+use crate::children::{Children, Prepared};
 use crate::lease::Leadership;
+use crate::validate::validate;
 
 use super::server::{Answer, on};
-use super::{GROUPS, condition, confirms, counted, gets_secret, live, path, pods, publishes, secret_path};
+use super::{
+    GROUPS, SHOAL, asks_cluster, asks_role, condition, counted, gets_secret, live, no_role, path, pods,
+    publishes, secret_path,
+};
 
 /// Steps of one look.
 const STEPS: u32 = 256;
@@ -24,6 +29,10 @@ fn sized(prefill: i32, decode: i32) -> ServingCluster {
     let mut cluster = cluster();
     (cluster.spec.prefill.replicas, cluster.spec.decode.replicas) = (prefill, decode);
     cluster
+}
+
+fn furniture(cluster: &ServingCluster) -> Children<Prepared> {
+    children(&validate(cluster, &surroundings()).unwrap())
 }
 
 /// Half of them prefill, none of them started yet.
@@ -39,6 +48,8 @@ fn goes_on_at_once(outcome: &Action) -> bool {
 #[tokio::test]
 async fn a_new_cluster_of_a_thousand_instances_is_made_by_looks_of_bounded_calls() {
     let mut script = vec![
+        no_role("prefill"),
+        no_role("decode"),
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored),
     ];
@@ -65,7 +76,7 @@ async fn the_rest_is_made_on_what_is_seen_then_and_no_instance_twice() {
         })
     }));
     script.push(publishes(|_| ()));
-    let cache = Cache::of(instances(900), Some(&children(&fleet())));
+    let cache = Cache::of(instances(900), Some(&furniture(&sized(500, 500))));
     let (outcome, _, calls) = counted(&sized(500, 500), cache, Leadership::held(1), script).await;
     assert!(!goes_on_at_once(&outcome.unwrap()));
     assert!(calls <= 100 + REST, "{calls} calls");
@@ -74,25 +85,49 @@ async fn the_rest_is_made_on_what_is_seen_then_and_no_instance_twice() {
 #[tokio::test]
 async fn a_thousand_instances_too_many_are_taken_away_by_looks_of_bounded_calls() {
     let gone = serde_json::to_value(live("chat-0", Role::Decode, false)).unwrap();
-    let mut script = vec![gets_secret(), confirms()];
+    let small = sized(0, 1);
+    let all = furniture(&small);
+    let mut script = vec![
+        gets_secret(),
+        asks_cluster(&small),
+        asks_role("prefill", &all.prefill_role),
+        asks_role("decode", &all.decode_role),
+    ];
     let deletes = || on(&format!("DELETE {}", path("/api/v1", "pods/")), Answer::Object(gone.clone()));
     script.extend((0..STEPS).map(|_| deletes()));
     script.push(publishes(|_| ()));
-    let cache = Cache::of(instances(1000), Some(&children(&fleet())));
-    let (outcome, _, calls) = counted(&sized(0, 1), cache, Leadership::held(1), script).await;
+    let (outcome, _, calls) =
+        counted(&small, Cache::of(instances(1000), Some(&all)), Leadership::held(1), script).await;
     assert!(goes_on_at_once(&outcome.unwrap()));
     assert!(calls <= STEPS + REST, "{calls} calls");
 }
 
 #[tokio::test]
 async fn a_look_at_a_thousand_instances_with_nothing_to_do_reads_one_secret() {
-    let cache = || Cache::of(instances(1000), Some(&children(&fleet())));
+    let mut cluster = sized(500, 500);
+    let mut all = furniture(&cluster);
+    // What the first look writes is what the second one finds.
     let (sender, receiver) = std::sync::mpsc::channel();
-    let script = vec![gets_secret(), publishes(move |status| sender.send(status.clone()).unwrap())];
-    counted(&sized(500, 500), cache(), Leadership::held(1), script).await.0.unwrap();
-    let mut seen = sized(500, 500);
-    seen.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
-    let (outcome, _, calls) = counted(&seen, cache(), Leadership::held(1), vec![gets_secret()]).await;
+    let keep = |object: &str| {
+        let sender = sender.clone();
+        let call = format!("PATCH {}", path(SHOAL, object));
+        on(&call, Answer::Stored).checking(move |_, sent| sender.send(sent["status"].clone()).unwrap())
+    };
+    let script = vec![
+        gets_secret(),
+        publishes({
+            let sender = sender.clone();
+            move |status| sender.send(status.clone()).unwrap()
+        }),
+        keep("servingroles/chat-prefill/status"),
+        keep("servingroles/chat-decode/status"),
+    ];
+    let cache = |all| Cache::of(instances(1000), Some(all));
+    counted(&cluster, cache(&all), Leadership::held(1), script).await.0.unwrap();
+    cluster.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
+    all.prefill_role.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
+    all.decode_role.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
+    let (outcome, _, calls) = counted(&cluster, cache(&all), Leadership::held(1), vec![gets_secret()]).await;
     outcome.unwrap();
     assert_eq!(calls, 1);
 }
@@ -108,7 +143,7 @@ async fn labels_that_somebody_took_from_a_thousand_pods_are_given_back_by_looks_
         || on(&format!("PATCH {}", path("/api/v1", "pods/")), Answer::Object(json!({ "metadata": {} })));
     script.extend((0..STEPS).map(|_| marks()));
     script.push(publishes(|status| assert_eq!(condition(status, "Degraded")["status"], "False")));
-    let cache = Cache::of(bare, Some(&children(&fleet())));
+    let cache = Cache::of(bare, Some(&furniture(&sized(500, 500))));
     let (outcome, _, calls) = counted(&sized(500, 500), cache, Leadership::held(1), script).await;
     outcome.unwrap();
     assert!(calls <= STEPS + REST, "{calls} calls");
