@@ -153,10 +153,10 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     if steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }
-    let carried: Vec<_> = steps.iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
-    let outcomes: Vec<_> = stream::iter(carried).buffered(steps::AT_ONCE).collect().await;
+    let carried: Vec<_> = steps.into_iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
+    let outcomes: Vec<_> = stream::iter(carried).buffer_unordered(steps::AT_ONCE).collect().await;
     let (mut first, mut told) = (None, Vec::new());
-    for (step, outcome) in steps.into_iter().zip(outcomes) {
+    for (step, outcome) in outcomes {
         match outcome {
             Ok(Effect::Unchanged) => {}
             Ok(Effect::Written) => told.push(step),
@@ -178,7 +178,11 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
 }
 
 /// One step, counted and logged. The gateway's were carried out with the furniture.
-async fn carry_out(scene: &Scene<'_>, step: &Step, furnished: Effect) -> Result<Effect, ApplyError> {
+async fn carry_out<'a>(
+    scene: &Scene<'_>,
+    step: &'a Step,
+    furnished: Effect,
+) -> (&'a Step, Result<Effect, ApplyError>) {
     let effect = match &step.action {
         Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
         action => scene.carry_out(action).await,
@@ -192,7 +196,7 @@ async fn carry_out(scene: &Scene<'_>, step: &Step, furnished: Effect) -> Result<
     if matches!(effect, Ok(Effect::Written)) {
         tracing::info!(step = step.action.verb(), subject = step.action.subject(), reason = step.reason);
     }
-    effect
+    (step, effect)
 }
 
 /// The fleet secret that is there, or a new one.

@@ -122,9 +122,11 @@ fn set(
     }
 }
 
-/// Whether a status tells of another state than the one before, and not only of other numbers on the way.
+/// Whether a status tells of another state than the one before, and not only of other numbers on the way. What
+/// stalls always does: a person reads its words, and there may be no next look.
 pub fn is_edge(before: &Value, now: &Value) -> bool {
-    state(before) != state(now)
+    let mut conditions = now["conditions"].as_array().into_iter().flatten();
+    conditions.any(|found| found["type"] == condition::STALLED) || state(before) != state(now)
 }
 
 /// What people and programs wait for.

@@ -122,7 +122,7 @@ async fn a_look_at_a_thousand_instances_with_nothing_to_do_reads_one_secret() {
         keep("servingroles/chat-prefill/status"),
         keep("servingroles/chat-decode/status"),
     ];
-    let cache = |all| Cache::of(instances(1000), Some(all));
+    let cache = |all: &Children<Prepared>| Cache::of(instances(1000), Some(all));
     counted(&cluster, cache(&all), Leadership::held(1), script).await.0.unwrap();
     cluster.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
     all.prefill_role.status = serde_json::from_value(receiver.recv().unwrap()).unwrap();
