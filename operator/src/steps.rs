@@ -230,7 +230,7 @@ impl Scene<'_> {
 
 /// Makes writes that have nothing to do with each other, some at a time. All are made; the first failure counts.
 async fn all(writes: Vec<BoxFuture<'_, Result<Effect, ApplyError>>>) -> Result<Effect, ApplyError> {
-    let outcomes: Vec<_> = stream::iter(writes).buffered(AT_ONCE).collect().await;
+    let outcomes: Vec<_> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
     outcomes.into_iter().try_fold(Effect::Unchanged, |before, outcome| Ok(before.max(outcome?)))
 }
 

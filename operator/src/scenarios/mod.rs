@@ -4,6 +4,7 @@ mod counts;
 mod engine;
 mod instances;
 mod roles;
+mod scale;
 mod server;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -32,15 +33,27 @@ async fn look(
     leadership: Leadership,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>) {
+    let (outcome, metrics, _) = counted(cluster, cache, leadership, script).await;
+    (outcome, metrics)
+}
+
+/// The same, with the number of calls to the API server that it made, events among them.
+async fn counted(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
+    let count = calls.count();
     drop((context, calls));
     serving.await.unwrap();
-    (outcome, metrics)
+    (outcome, metrics, count)
 }
 
 const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
