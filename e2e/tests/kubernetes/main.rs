@@ -4,4 +4,5 @@
 //! Tests share a cluster and run beside each other, each in a namespace of its own. Those of `alone` hurt the
 //! cluster itself: scripts/e2e.sh runs them after the others, one at a time.
 
+mod faults;
 mod reconcile;
