@@ -87,7 +87,11 @@ impl Operator {
         let _ = self.stop.send(());
         self.supervising.await??;
         let ended = self.ended.lock().clone();
-        ensure!(ended.is_empty(), "the operator ended by itself: {ended:?}; its log is {}", self.log.display());
+        ensure!(
+            ended.is_empty(),
+            "the operator ended by itself: {ended:?}; its log is {}",
+            self.log.display()
+        );
         let log = std::fs::read_to_string(&self.log)?;
         if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
             bail!("the operator panicked: {line}; its log is {}", self.log.display());
@@ -139,7 +143,8 @@ async fn supervise(
 async fn terminate(mut child: Child, launch: &Launch) -> Result<()> {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("it is gone")?;
     kill_process(pid, Signal::TERM)?;
-    let status = tokio::time::timeout(EXIT, child.wait()).await.context("it does not end after SIGTERM")??;
+    let status =
+        tokio::time::timeout(EXIT, child.wait()).await.context("it does not end after SIGTERM")??;
     ensure!(status.success(), "it ended with {status} after SIGTERM; its log is {}", launch.log.display());
     Ok(())
 }

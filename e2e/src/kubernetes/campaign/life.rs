@@ -12,10 +12,7 @@ use serde_json::{Value, json};
 use shoal_crds::{ServingCluster, condition};
 use tokio::sync::mpsc;
 
-use super::{
-    Disturbance, Plan, World, normal,
-    plan::Step,
-};
+use super::{Disturbance, Plan, World, normal, plan::Step};
 use crate::{
     kubernetes::{
         operator::Operator,
@@ -134,9 +131,7 @@ impl Life<'_> {
                 })
                 .await
             }
-            Step::Delete => {
-                until("nothing is left", STEP, || async { paced(self.gone()).await }).await
-            }
+            Step::Delete => until("nothing is left", STEP, || async { paced(self.gone()).await }).await,
         }
     }
 
@@ -210,8 +205,11 @@ impl Life<'_> {
         let gone = until("the garbage collector is done", STEP, || async {
             paced(async {
                 let now = objects(self.world, self.namespace).await?;
-                let more: Vec<String> =
-                    now.iter().map(normal::name).filter(|name| !before.iter().any(|was| normal::name(was) == *name)).collect();
+                let more: Vec<String> = now
+                    .iter()
+                    .map(normal::name)
+                    .filter(|name| !before.iter().any(|was| normal::name(was) == *name))
+                    .collect();
                 if more.is_empty() { Ok(()) } else { bail!("{more:?}") }
             })
             .await
@@ -266,10 +264,8 @@ async fn objects(world: &World, namespace: &str) -> Result<Vec<DynamicObject>> {
         let api = Api::<DynamicObject>::namespaced_with(world.client.clone(), namespace, kind);
         let listed = api.list(&ListParams::default()).await.with_context(|| kind.plural.clone())?;
         found.extend(listed.items.into_iter().map(|mut object| {
-            object.types = Some(kube::core::TypeMeta {
-                api_version: kind.api_version.clone(),
-                kind: kind.kind.clone(),
-            });
+            object.types =
+                Some(kube::core::TypeMeta { api_version: kind.api_version.clone(), kind: kind.kind.clone() });
             object
         }));
     }

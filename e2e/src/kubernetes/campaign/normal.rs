@@ -44,7 +44,8 @@ fn random_names(object: &Value) -> Vec<(String, String)> {
     let mut random = Vec::new();
     if let Some(instance) = labels[INSTANCE_LABEL].as_str() {
         let role = labels["shoal.dev/role"].as_str().unwrap_or_default();
-        let settings = object["metadata"]["annotations"]["shoal.dev/template-hash"].as_str().unwrap_or_default();
+        let settings =
+            object["metadata"]["annotations"]["shoal.dev/template-hash"].as_str().unwrap_or_default();
         random.push((instance.to_owned(), format!("<{role} of {settings}>")));
     }
     if let Some(generated) = object["metadata"]["generateName"].as_str() {
@@ -72,6 +73,10 @@ fn strip(object: &mut Value, kind: &str) {
         && let Some(status) = object["status"].as_object_mut()
     {
         status.remove("observedGeneration");
+        // They name the ReplicaSet.
+        for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            condition["message"].take();
+        }
     }
 }
 
@@ -92,8 +97,12 @@ fn mask(value: &mut Value, key: &str, namespace: &str, random: &[(String, String
 }
 
 fn masked(text: &str, key: &str, namespace: &str, random: &[(String, String)]) -> String {
-    if key == "nodeName" {
-        return "NODE".to_owned();
+    match key {
+        "nodeName" => return "NODE".to_owned(),
+        // Of everything that the object was rendered from, among it the namespace and the UID of its owner.
+        "shoal.dev/rendered-hash" => return "HASH".to_owned(),
+        _ if text.starts_with("kube-api-access-") => return "kube-api-access".to_owned(),
+        _ => {}
     }
     if text.parse::<jiff::Timestamp>().is_ok() {
         return "TIME".to_owned();
@@ -139,7 +148,11 @@ pub(super) fn differences(left: &Value, right: &Value, path: &str, found: &mut V
 
 fn short(value: &Value) -> String {
     let text = value.to_string();
-    if text.chars().count() <= 200 { text } else { format!("{}…", text.chars().take(200).collect::<String>()) }
+    if text.chars().count() <= 200 {
+        text
+    } else {
+        format!("{}…", text.chars().take(200).collect::<String>())
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::{
-    Record,
-    normal::differences,
-};
+use super::{Record, normal::differences};
 use crate::kubernetes::proxy::Write;
 
 /// Paths that may differ between undisturbed lives. More of them would hide what is looked for.
@@ -33,7 +30,11 @@ impl Reference {
         let told: Vec<String> = found.iter().map(|(path, values)| format!("{path}: {values}")).collect();
         ensure!(found.len() <= MASKS, "two undisturbed lives differ:\n{}", told.join("\n"));
         let (counts, again) = (counts(&first.writes), counts_of(second));
-        ensure!(counts == again, "two undisturbed lives create and delete otherwise: {}", unlike(&counts, &again));
+        ensure!(
+            counts == again,
+            "two undisturbed lives create and delete otherwise: {}",
+            unlike(&counts, &again)
+        );
         for life in [first, second] {
             ensure!(life.left.is_empty(), "left of an undisturbed life: {:?}", life.left);
         }
@@ -61,7 +62,12 @@ impl Reference {
             .collect();
         ensure!(elsewhere.is_empty(), "written outside its namespace: {elsewhere:?}");
         let most = self.requests * REQUESTS;
-        ensure!(life.requests <= most, "{} requests; an undisturbed life has {}", life.requests, self.requests);
+        ensure!(
+            life.requests <= most,
+            "{} requests; an undisturbed life has {}",
+            life.requests,
+            self.requests
+        );
         Ok(())
     }
 }

@@ -30,7 +30,10 @@ pub enum Disturbance {
     KillIn(usize),
     /// After step `restarted` the operator is killed, and starts again against a server that shows what was true
     /// when step `seen` had just been asked for.
-    Stale { seen: usize, restarted: usize },
+    Stale {
+        seen: usize,
+        restarted: usize,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,10 +91,9 @@ pub fn plans(undisturbed: &[&[Write]], all: bool) -> Vec<Plan> {
     for steps in [ORDINARY, TWICE] {
         plans.extend((0..=steps.len()).map(|step| Plan::new(steps, Disturbance::KillIn(step))));
         let pairs = (1..steps.len()).flat_map(|restarted| (0..restarted).map(move |seen| (seen, restarted)));
-        let stale = pairs.filter(|(seen, restarted)| ![steps[*seen], steps[*restarted]].contains(&Step::Delete));
-        plans.extend(
-            stale.map(|(seen, restarted)| Plan::new(steps, Disturbance::Stale { seen, restarted })),
-        );
+        let stale =
+            pairs.filter(|(seen, restarted)| ![steps[*seen], steps[*restarted]].contains(&Step::Delete));
+        plans.extend(stale.map(|(seen, restarted)| Plan::new(steps, Disturbance::Stale { seen, restarted })));
     }
     // One of each kind of disturbance rests for long.
     let mut kinds = BTreeSet::new();

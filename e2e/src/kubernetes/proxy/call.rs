@@ -91,7 +91,12 @@ mod tests {
     #[test]
     fn a_call_is_known_by_verb_resource_and_name_and_an_event_by_its_reason() {
         for (method, path, body, expected) in [
-            (Method::POST, "/api/v1/namespaces/n/pods", json!({"metadata": {"name": "a-0-1"}}), "create pods a-0-1"),
+            (
+                Method::POST,
+                "/api/v1/namespaces/n/pods",
+                json!({"metadata": {"name": "a-0-1"}}),
+                "create pods a-0-1",
+            ),
             (Method::DELETE, "/api/v1/namespaces/n/pods/a-0-1", json!({}), "delete pods a-0-1"),
             (
                 Method::PATCH,

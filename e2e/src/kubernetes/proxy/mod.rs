@@ -173,7 +173,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         let _ = stream.set_nodelay(true);
         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
         // A connection that breaks is what some plans are about.
-        tokio::spawn(async move { http1::Builder::new().serve_connection(TokioIo::new(stream), service).await });
+        tokio::spawn(
+            async move { http1::Builder::new().serve_connection(TokioIo::new(stream), service).await },
+        );
     }
 }
 
@@ -194,4 +196,3 @@ where
     use http_body_util::BodyExt as _;
     inner.map_err(|never| match never {}).boxed_unsync()
 }
-

@@ -17,7 +17,10 @@ use super::{Body, Broken, Call, Fault, Moment, Shared, Write, body};
 /// A server's whole answer.
 type Whole = Response<Bytes>;
 
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Broken> {
     let (parts, incoming) = request.into_parts();
     let sent = incoming.collect().await.map_err(|_| Broken)?.to_bytes();
     let (index, call) = shared.note(&parts, &sent);
