@@ -131,7 +131,7 @@ impl Proxy {
         self.shared.journal.lock().clone()
     }
 
-    /// Requests of any kind.
+    /// Requests but for watches, which begin again whenever they end.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
@@ -180,7 +180,6 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
-    shared.requests.fetch_add(1, Ordering::SeqCst);
     if *request.method() == Method::GET {
         reads::answer(&shared, request).await
     } else {

@@ -3,7 +3,7 @@
 //! An earlier moment is asked of the server itself: it still has each revision of the last minutes, and lists it as
 //! it was. A watch of a server that lags shows nothing.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, Uri, header};
@@ -28,6 +28,9 @@ pub(super) struct View {
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Body>, Broken> {
     let query = request.uri().query().unwrap_or_default();
     let watches = query.split('&').any(|pair| pair == "watch=true");
+    if !watches {
+        shared.requests.fetch_add(1, Ordering::SeqCst);
+    }
     let mut changes = shared.view.subscribe();
     let view = changes.borrow_and_update().clone();
     if watches && view.frozen.is_some() {

@@ -21,6 +21,7 @@ pub(super) async fn answer(
     shared: Arc<Shared>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Broken> {
+    shared.requests.fetch_add(1, Ordering::SeqCst);
     let (parts, incoming) = request.into_parts();
     let sent = incoming.collect().await.map_err(|_| Broken)?.to_bytes();
     let (index, call) = shared.note(&parts, &sent);
