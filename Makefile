@@ -1,6 +1,6 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-k8s test e2e lint gitops bench bench-operator soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
+.PHONY: help build demo demo-k8s test e2e faults lint gitops bench bench-operator soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: ## lint, unit tests, end-to-end tests with a real model and a real Kuberne
 
 e2e: ## tests of the operator in a real Kubernetes cluster; TESTS= names of tests, KEEP=1 leaves the cluster up
 	@KEEP="$(KEEP)" scripts/e2e.sh $(TESTS)
+
+faults: ## the operator killed, cut off or refused at each of its writes; ALL=1 every fault at every write, PLAN= some
+	@ALL="$(ALL)" PLAN="$(PLAN)" KEEP="$(KEEP)" scripts/faults.sh
 
 lint: ## format, clippy, licences, shell scripts, documentation, chart, alerts and dashboards, every crate alone
 	@scripts/lint.sh

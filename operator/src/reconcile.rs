@@ -6,6 +6,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Resource as _, runtime::controller::Action};
 use shoal_crds::ServingCluster;
 use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Role, Step};
+use tokio::sync::OnceCell;
 
 use crate::{
     actuate::{Answer, Correction, correction},
@@ -109,7 +110,9 @@ pub async fn reconcile(
     let observed = facts.observed(&answers, now);
     let plan = shoal_plan::plan(&fleet.cluster, &observed, now);
     // Writes children.
-    let scene = Scene { context, calls, fleet: &fleet, facts: &facts, observed: &observed };
+    let confirmed = OnceCell::new();
+    let scene =
+        Scene { context, calls, fleet: &fleet, facts: &facts, observed: &observed, confirmed: &confirmed };
     let written = Box::pin(write(context, &scene, &plan)).await;
     // Tells engines.
     let told = actuate(context, &scene, &answers).await;
@@ -147,7 +150,7 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     let secret = ensure_secret(context, scene).await?;
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
-    let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
+    let furnish = Box::pin(apply::apply(scene, children));
     let (children, furnished) = furnish.await?;
     let steps = steps::of_one_look(plan);
     if steps.iter().any(|step| steps::takes_away(&step.action)) {
@@ -204,6 +207,7 @@ async fn ensure_secret(context: &Context, scene: &Scene<'_>) -> Result<SeenSecre
     if let Some(secret) = &scene.facts.secret {
         return Ok(secret.clone());
     }
+    scene.still_wanted().await?;
     let made = scene.calls.create(&scene.fleet.namespace, &fleet_secret(scene.fleet)?).await?;
     let name = made.metadata.name.clone().unwrap_or_default();
     let seen = observe::read_secret(scene.fleet, &name, &made).map_err(|_| ApplyError::Outdated)?;
