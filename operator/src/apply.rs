@@ -137,6 +137,8 @@ impl Pen<'_> {
             wanted.meta_mut().uid.clone_from(&found.meta().uid);
             if over == Over::Version {
                 wanted.meta_mut().resource_version.clone_from(&found.meta().resource_version);
+                // The watch of the cluster may be behind that of this object.
+                self.scene.still_wanted().await?;
             }
         } else {
             self.scene.still_wanted().await?;

@@ -279,7 +279,8 @@ async fn a_cluster_that_is_gone_is_not_made_again_though_the_cache_has_it_still(
 async fn nothing_is_made_of_a_spec_that_is_out_of_date() {
     let mut newer = cluster();
     newer.metadata.generation = Some(2);
-    let script = vec![gets_secret(), asks_cluster(&newer), publishes(|_| ())];
+    // Each of the two creations asks, because neither got a yes.
+    let script = vec![gets_secret(), asks_cluster(&newer), asks_cluster(&newer), publishes(|_| ())];
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
     let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Conflict);

@@ -51,6 +51,7 @@ async fn a_new_cluster_of_a_thousand_instances_is_made_by_looks_of_bounded_calls
         no_role("prefill"),
         no_role("decode"),
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
+        asks_cluster(&sized(500, 500)),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored),
     ];
     for (group, object) in GROUPS {
@@ -67,7 +68,7 @@ async fn a_new_cluster_of_a_thousand_instances_is_made_by_looks_of_bounded_calls
 
 #[tokio::test]
 async fn the_rest_is_made_on_what_is_seen_then_and_no_instance_twice() {
-    let mut script = vec![gets_secret()];
+    let mut script = vec![gets_secret(), asks_cluster(&sized(500, 500))];
     script.extend((0..1000 - 900).map(|_| {
         on(&pods(), Answer::Stored).checking(|_, sent| {
             let name = sent["metadata"]["name"].as_str().unwrap();

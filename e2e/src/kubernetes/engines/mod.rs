@@ -54,7 +54,8 @@ impl Engines {
 
 /// Answers at the addresses of all instances' pods. `scripts/cluster.sh fake-nodes` leads those of its nodes' pods
 /// to this machine itself.
-pub async fn start(client: Client) -> Result<Engines> {
+/// Must be called inside a tokio runtime.
+pub fn start(client: Client) -> Result<Engines> {
     let address = (Ipv4Addr::UNSPECIFIED, GRPC_PORT).into();
     let incoming = TcpIncoming::bind(address).with_context(|| format!("{address} is taken"))?;
     let pods = Arc::new(Pods::default());
