@@ -17,6 +17,7 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
+use shoal_crds::ServingCluster;
 
 use crate::{
     actuate::Engines,
@@ -28,6 +29,7 @@ use crate::{
     metrics::Metrics,
     secrets::Secrets,
     status,
+    validate::{self, ValidateError},
 };
 
 /// Look again soon, not at once: the cache has to catch up with what the API server refused.
@@ -48,6 +50,8 @@ pub struct Context {
     published: Mutex<HashMap<String, Published>>,
     waiting: Mutex<HashSet<ObjectRef<Watched>>>,
     written: Mutex<HashMap<ObjectRef<Watched>, Vec<Written>>>,
+    /// Generation of each cluster whose rules were checked last, by UID.
+    checked: Mutex<HashMap<String, i64>>,
 }
 
 /// A pod that was written, and the resource version under which it had been seen before, if it had.
@@ -97,6 +101,7 @@ impl Context {
             published: Mutex::default(),
             waiting: Mutex::default(),
             written: Mutex::default(),
+            checked: Mutex::default(),
             client,
             cache,
             surroundings,
@@ -146,6 +151,18 @@ impl Context {
         }
     }
 
+    /// The fleet that the cluster asks for; each generation's rules are checked once.
+    pub fn validate(&self, cluster: &ServingCluster) -> Result<Fleet, ValidateError> {
+        let (uid, generation) = (&cluster.metadata.uid, cluster.metadata.generation);
+        let known = uid.as_ref().and_then(|uid| self.checked.lock().get(uid).copied());
+        if known.is_none() || known != generation {
+            validate::check(cluster)?;
+            let checked = uid.clone().zip(generation);
+            self.checked.lock().extend(checked);
+        }
+        validate::fleet(cluster, &self.surroundings)
+    }
+
     /// Something happened to an object.
     pub fn queued(&self, reference: &ObjectRef<Watched>) {
         let mut waiting = self.waiting.lock();
@@ -191,6 +208,7 @@ impl Context {
         self.published.lock().retain(|uid, _| alive.contains(uid.as_str()));
         self.engines.keep(|uid| alive.contains(uid));
         self.written.lock().remove(reference);
+        self.checked.lock().retain(|uid, _| alive.contains(uid.as_str()));
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     observe::{self, Facts, ObserveError, SeenSecret},
     status::{self, Stall, StatusError},
     steps::{self, Scene},
-    validate::{ValidateError, validate},
+    validate::ValidateError,
 };
 
 /// Until the next look while nothing happens: engines are asked as often whether they still answer.
@@ -90,7 +90,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     // No client.
-    let mut fleet = match validate(cluster, &context.surroundings) {
+    let mut fleet = match context.validate(cluster) {
         Ok(fleet) => fleet,
         Err(error) => {
             return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);

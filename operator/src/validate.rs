@@ -34,12 +34,22 @@ impl ValidateError {
 }
 
 pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
+    check(cluster)?;
+    fleet(cluster, surroundings)
+}
+
+/// The rules of a spec. Each time the whole schema is made and its rules are compiled, which costs milliseconds.
+pub fn check(cluster: &ServingCluster) -> Result<(), ValidateError> {
     cluster.validate_cel().map_err(|broken| {
         let lines =
             broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
         ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
     })?;
-    check_pods(&cluster.spec)?;
+    check_pods(&cluster.spec)
+}
+
+/// The fleet that a spec asks for which was checked.
+pub fn fleet(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
