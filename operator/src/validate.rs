@@ -34,11 +34,11 @@ impl ValidateError {
 }
 
 pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
-    cluster.validate_cel().map_err(|broken| {
-        let lines =
-            broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
-        ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
-    })?;
+    let broken = shoal_crds::broken_rules(cluster);
+    if !broken.is_empty() {
+        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        return Err(ValidateError::Rules(lines.join("; ")));
+    }
     check_pods(&cluster.spec)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
