@@ -43,6 +43,19 @@ impl Component {
             Self::Gateway => shoal_crds::labels::GATEWAY_COMPONENT,
         }
     }
+
+    /// The operator's own container in a pod of it.
+    pub fn container(self) -> &'static str {
+        match self {
+            Self::Instance => "engine",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Whether a label or annotation is the operator's alone.
+pub fn is_held(key: &str) -> bool {
+    key.starts_with("shoal.dev/") || [MANAGED_BY, NAME, COMPONENT].contains(&key)
 }
 
 /// Selector of every object that this operator keeps.
@@ -77,6 +90,11 @@ pub fn instance(cluster: &str, name: &str, role: Role, model: &str) -> BTreeMap<
 /// The selector by which a gateway finds the instances that it may call.
 pub fn callable(cluster: &str, model: &str) -> String {
     format!("{CLUSTER}={cluster},{COMPONENT}={},{MODEL}={model}", Component::Instance.as_str())
+}
+
+/// The selector by which an autoscaler finds a role's pods. For metrics alone: a pod leaves it when its role changes.
+pub fn of_role(cluster: &str, role: Role) -> String {
+    format!("{CLUSTER}={cluster},{COMPONENT}={},{ROLE}={role}", Component::Instance.as_str())
 }
 
 /// The role that a pod is to have.
