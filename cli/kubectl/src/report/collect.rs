@@ -28,7 +28,8 @@ pub(crate) struct Limits {
 }
 
 /// Group, version, kind and plural of what carries a cluster's label. No Secrets, no ConfigMaps.
-const KINDS: [(&str, &str, &str, &str); 10] = [
+const KINDS: [(&str, &str, &str, &str); 11] = [
+    ("shoal.dev", "v1alpha1", "ServingRole", "servingroles"),
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ServiceAccount", "serviceaccounts"),
