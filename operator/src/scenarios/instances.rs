@@ -11,7 +11,8 @@ use crate::lease::Leadership;
 
 use super::server::{Answer, on};
 use super::{
-    SHOAL, asks_cluster, both, condition, creates, gets_secret, live, look, path, pods, publishes, taking_away,
+    SHOAL, asks_cluster, both, condition, creates, gets_secret, live, look, path, pods, publishes,
+    taking_away,
 };
 
 fn ended(mut pod: Pod) -> Pod {
