@@ -297,7 +297,7 @@ async fn publish_roles(
     written: Option<&Children<Applied>>,
     held: Option<&Stall>,
 ) -> Result<Option<Duration>, StatusError> {
-    let Scene { context, calls, fleet, facts, observed } = scene;
+    let Scene { context, calls, fleet, facts, observed, .. } = scene;
     let mut held_back = None;
     for role in Role::ALL {
         let seen = facts.live.role(role).filter(|found| fleet.controls(&found.metadata));
