@@ -36,7 +36,7 @@ fn on_cpu(
 ) -> Result<Box<dyn Backend>> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let options = LoadOptions {
-        compute: options.compute.map_or(Compute::default(), Compute::from),
+        compute: options.compute.map_or_else(Compute::default, Compute::from),
         threads: options.threads.map_or(cores, usize::from),
         kv: KvMemory::Bytes(options.kv_memory),
         page_tokens: KvGeometry::PAGE_TOKENS,
@@ -65,8 +65,8 @@ fn on_gpu(
     };
     let mut model = CudaModel::load(checkpoint, &options).context("--device cuda")?;
     // The sizes that steps of streams are rounded to, and a step full of prompt.
-    let batches: Vec<usize> = (0..).map(|power| 1 << power).take_while(|batch| *batch < max_batch).collect();
-    let batches = [&batches[..], &[max_batch]].concat();
+    let mut batches = vec![max_batch];
+    batches.extend((0..usize::BITS).map(|power| 1 << power).take_while(|batch| *batch < max_batch));
     model.prepare(&batches, &[chunk]).context("choosing the products")?;
     let backend = CudaBackend::over(model)?;
     tracing::info!(gpu = %backend.model().gpu().name()?, memory = ?backend.model().memory(), "on a GPU");

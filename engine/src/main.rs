@@ -44,11 +44,12 @@ type SchedulerThread = std::thread::JoinHandle<Result<(), shoal_model::BackendEr
 /// Loads the model and starts its scheduler.
 fn load(options: &Options) -> Result<(Model, SchedulerThread)> {
     let checkpoint = Checkpoint::open(&options.model)?;
+    let model_context = checkpoint.config().max_context;
     let limits = Limits {
         max_batch: options.max_batch as usize,
         chunk: options.chunk as usize,
         max_waiting: options.max_waiting as usize,
-        max_context: options.max_context.map_or(checkpoint.config().max_context, |tokens| tokens as usize),
+        max_context: options.max_context.map_or(model_context, |tokens| tokens as usize),
         role: options.role.into(),
     };
     let backend = device::load(&checkpoint, options, &limits)?;

@@ -89,14 +89,13 @@ impl Scheduler {
         let Some(sequence) = sequences.get_mut(&id) else { return Ok(()) };
         sequence.stage = Stage::Running;
         match purpose {
-            Purpose::Generate => sequence.emit_admitted(cached),
+            Purpose::Generate | Purpose::Prefill => sequence.emit_admitted(cached),
             Purpose::GenerateRemote => {
                 sequence.stage = Stage::Filling { first_token: cached };
                 let range = cached / self.page_tokens..sequence.tokens.len().div_ceil(self.page_tokens);
                 let slots = sequence.pages[range].iter().map(|page| pages.pool.slot(*page)).collect();
                 sequence.emit(Event::Reserved { first_token: cached, slots });
             }
-            Purpose::Prefill => sequence.emit_admitted(cached),
         }
         Ok(())
     }

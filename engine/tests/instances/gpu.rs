@@ -64,7 +64,7 @@ async fn streams_end_and_leave_nothing_behind() {
     }
     let (p, d) = (on_gpu("p", Role::Prefill).await, on_gpu("d", Role::Mixed).await);
     let ask = |i: u32| {
-        let prefill: &[&Engine] = if i % 2 == 0 { &[&p] } else { &[] };
+        let prefill: &[&Engine] = if i.is_multiple_of(2) { &[&p] } else { &[] };
         request(&format!("r{i}"), prompt(i % 5, 20 + 13 * i as usize), greedy(30), prefill)
     };
     let outputs = futures::future::join_all((0..24).map(|i| run(&d, ask(i)))).await;
