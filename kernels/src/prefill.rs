@@ -54,7 +54,7 @@ unsafe impl Params for HopperParams {
     const UNIT: &'static str = "prefill_hopper";
 }
 
-/// As in cu/attention/prefill_hopper.cuh.
+/// As in `cu/attention/prefill_hopper.cuh`.
 const HOPPER_THREADS: u32 = 384;
 const HOPPER_TILE: usize = 128;
 /// Rows of both its boxes.

@@ -1,21 +1,23 @@
 //! A scripted API server: exactly which calls one look makes, in which order, with which words in them.
 
+mod counts;
 mod engine;
 mod instances;
 mod roles;
+mod scale;
 mod server;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::Role;
 use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::calls::Calls;
-use crate::children::known;
 use crate::children::tests::{SECRET_UID, children, cluster, fleet, pod, surroundings};
+use crate::children::{Children, known};
 use crate::context::Context;
 use crate::error::Class;
 use crate::lease::Leadership;
@@ -31,18 +33,34 @@ async fn look(
     leadership: Leadership,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>) {
+    let (outcome, metrics, _) = counted(cluster, cache, leadership, script).await;
+    (outcome, metrics)
+}
+
+/// The same, with the number of calls to the API server that it made, events among them.
+async fn counted(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
+    let count = calls.count();
     drop((context, calls));
     serving.await.unwrap();
-    (outcome, metrics)
+    (outcome, metrics, count)
 }
 
-const GROUPS: [(&str, &str); 9] = [
+const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
+
+const GROUPS: [(&str, &str); 11] = [
+    (SHOAL, "servingroles/chat-prefill"),
+    (SHOAL, "servingroles/chat-decode"),
     ("/api/v1", "serviceaccounts/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "roles/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "rolebindings/chat-gateway"),
@@ -63,7 +81,7 @@ fn secret_path() -> String {
 }
 
 fn status_path() -> String {
-    path("/apis/shoal.dev/v1alpha1", "servingclusters/chat/status")
+    path(SHOAL, "servingclusters/chat/status")
 }
 
 fn pods() -> String {
@@ -107,13 +125,15 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 
 #[tokio::test]
 async fn a_new_cluster_gets_secret_furniture_and_instances_in_this_order_and_its_status_last() {
-    let mut script = vec![
+    let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
+    script.extend([
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
+        asks_cluster(&cluster()),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(|query, sent| {
             assert!(query.contains("fieldManager=shoal-operator"), "{query}");
-            assert_eq!(sent["immutable"], true);
+            assert!(sent["data"]["secret"].is_string(), "{sent}");
         }),
-    ];
+    ]);
     for (group, object) in GROUPS {
         script.push(on(&format!("GET {}", path(group, object)), Answer::Error(404, "NotFound")));
         script.push(on(&format!("PATCH {}", path(group, object)), Answer::Stored).checking(|query, sent| {
@@ -206,16 +226,63 @@ async fn a_name_that_somebody_else_has_is_left_to_them_and_told() {
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
-fn confirms() -> Exchange {
-    let now = serde_json::to_value(cluster()).unwrap();
-    on(&format!("GET {}", path("/apis/shoal.dev/v1alpha1", "servingclusters/chat")), Answer::Object(now))
+/// A look that takes something away: what it begins with, then the rest.
+fn taking_away<const N: usize>(rest: [Exchange; N]) -> Vec<Exchange> {
+    [gets_secret()].into_iter().chain(confirms()).chain(rest).collect()
 }
+
+fn asks_cluster(found: &ServingCluster) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), Answer::Object(found))
+}
+
+fn asks_role(role: &str, found: &ServingRole) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}"))), Answer::Object(found))
+}
+
+fn no_role(role: &str) -> Exchange {
+    let call = format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}")));
+    on(&call, Answer::Error(404, "NotFound"))
+}
+
+/// Before something is taken away: spec and counts are still what they were.
+fn confirms() -> [Exchange; 3] {
+    let Children { prefill_role, decode_role, .. } = children(&fleet());
+    [asks_cluster(&cluster()), asks_role("prefill", &prefill_role), asks_role("decode", &decode_role)]
+}
+
 #[tokio::test]
 async fn a_process_whose_lease_has_run_out_writes_nothing() {
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
-    let (outcome, metrics) = look(&cluster(), cache, Leadership::expired(), vec![gets_secret()]).await;
+    let script = vec![gets_secret(), asks_cluster(&cluster())];
+    let (outcome, metrics) = look(&cluster(), cache, Leadership::expired(), script).await;
     assert!(outcome.is_err());
     assert!(metrics.render().contains("writes_total{kind=\"Pod\",outcome=\"not_leader\",verb=\"create\"} 2"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_gone_is_not_made_again_though_the_cache_has_it_still() {
+    let not_found = || Answer::Error(404, "NotFound");
+    let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
+    script.extend([
+        on(&format!("GET {}", secret_path()), not_found()),
+        on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), not_found()),
+        on(&format!("PATCH {}", status_path()), not_found()),
+    ]);
+    let (outcome, metrics) = look(&cluster(), Cache::of(Vec::new(), None), Leadership::held(1), script).await;
+    assert!(outcome.is_err());
+    assert!(!metrics.render().contains("verb=\"create\""), "{}", metrics.render());
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_a_spec_that_is_out_of_date() {
+    let mut newer = cluster();
+    newer.metadata.generation = Some(2);
+    let script = vec![gets_secret(), asks_cluster(&newer), publishes(|_| ())];
+    let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
+    let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
+    assert_eq!(outcome.unwrap_err().class(), Class::Conflict);
 }
 
 #[tokio::test]
