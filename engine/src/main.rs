@@ -1,5 +1,6 @@
 //! `shoal-engine`: one serving instance as a process.
 
+mod device;
 mod options;
 mod process;
 
@@ -13,7 +14,6 @@ use shoal_engine::grammar::{GrammarCompiler, GrammarError};
 use shoal_engine::instance::{Identity, Instance, Model, Settings};
 use shoal_engine::scheduler::{self, Limits};
 use shoal_engine::{metrics, server};
-use shoal_model::{KvGeometry, KvMemory, LoadOptions};
 use shoal_wire::FleetSecret;
 use tokio::net::TcpListener;
 
@@ -44,24 +44,15 @@ type SchedulerThread = std::thread::JoinHandle<Result<(), shoal_model::BackendEr
 /// Loads the model and starts its scheduler.
 fn load(options: &Options) -> Result<(Model, SchedulerThread)> {
     let checkpoint = Checkpoint::open(&options.model)?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let tenths = std::cell::Cell::new(0);
-    let progress = |loaded: u64, total: u64| {
-        let now = loaded * 10 / total.max(1);
-        if now > tenths.replace(now) {
-            tracing::info!(percent = now * 10, megabytes = loaded >> 20, "loading weights");
-        }
+    let model_context = checkpoint.config().max_context;
+    let limits = Limits {
+        max_batch: options.max_batch as usize,
+        chunk: options.chunk as usize,
+        max_waiting: options.max_waiting as usize,
+        max_context: options.max_context.map_or(model_context, |tokens| tokens as usize),
+        role: options.role.into(),
     };
-    let backend = shoal_model::load(
-        &checkpoint,
-        &LoadOptions {
-            compute: options.compute.into(),
-            threads: options.threads.map_or(cores, usize::from),
-            kv: KvMemory::Bytes(options.kv_memory),
-            page_tokens: KvGeometry::PAGE_TOKENS,
-            progress: &progress,
-        },
-    )?;
+    let backend = device::load(&checkpoint, options, &limits)?;
     let (geometry, config) = (*backend.geometry(), backend.config().clone());
     let fingerprint = Identity::fingerprint(&geometry, checkpoint.digest(), backend.numerics());
     let arena = Arc::clone(backend.arena());
@@ -72,13 +63,6 @@ fn load(options: &Options) -> Result<(Model, SchedulerThread)> {
         digest = &fingerprint.model_digest[..16],
         "model loaded"
     );
-    let limits = Limits {
-        max_batch: options.max_batch as usize,
-        chunk: options.chunk as usize,
-        max_waiting: options.max_waiting as usize,
-        max_context: options.max_context.map_or(config.max_context, |tokens| tokens as usize),
-        role: options.role.into(),
-    };
     let (handle, thread) = scheduler::spawn(backend, limits)?;
     let name = options.model_name.clone().or_else(|| checkpoint.model_name().map(str::to_owned));
     let vocabulary = checkpoint.vocabulary();
