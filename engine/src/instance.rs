@@ -64,6 +64,8 @@ pub struct Settings {
     pub instance: String,
     /// A prefill instance that gives no sign of life for this long is given up.
     pub stall_timeout: Duration,
+    /// What gRPC proves itself with, both ways; none on loopback.
+    pub tls: Option<Arc<TlsIdentity>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +124,7 @@ pub struct Instance {
     pub prefill_overhead: Rate,
     /// A prefill instance that gives no sign of life for this long is given up.
     pub stall_timeout: Duration,
+    pub tls: Option<Arc<TlsIdentity>>,
     pub running: RunningRequests,
     pub peers: PeerChannels,
     pub metrics: Metrics,
@@ -169,8 +172,9 @@ impl Instance {
             transfer_rate: rate,
             prefill_overhead: Rate::default(),
             stall_timeout: settings.stall_timeout,
+            peers: PeerChannels::new(settings.tls.clone()),
+            tls: settings.tls,
             running: RunningRequests::default(),
-            peers: PeerChannels::default(),
             metrics: Metrics::new()?,
         }))
     }

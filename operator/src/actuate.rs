@@ -18,6 +18,7 @@ use shoal_plan::Role;
 use shoal_wire::{
     FleetSecret,
     rpc::{self, DrainRequest, EngineState, GetStateRequest, SetRoleRequest, engine_client::EngineClient},
+    tls::{self, Identity},
 };
 use tonic::{
     Request, Response, Status,
@@ -40,6 +41,16 @@ pub struct Target {
     pub uid: String,
     /// `ip:port` of its gRPC.
     pub address: String,
+    /// Within mutual TLS, and never without; the other way round for one that was started without.
+    pub tls: bool,
+}
+
+/// What calls of one fleet's engines carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    pub secret: &'a FleetSecret,
+    /// None until the fleet has certificates.
+    pub identity: Option<&'a Arc<Identity>>,
 }
 
 /// What an engine said last, and for how long it has said nothing since.
@@ -98,16 +109,15 @@ impl Engines {
     }
 
     /// Asks all of them at once; by pod name. Takes no longer than one silent engine does.
-    pub async fn ask(&self, targets: &[Target], secret: &FleetSecret) -> HashMap<String, Answer> {
-        let asked =
-            targets.iter().map(|target| async { (target.pod.clone(), self.one(target, secret).await) });
+    pub async fn ask(&self, targets: &[Target], pass: Pass<'_>) -> HashMap<String, Answer> {
+        let asked = targets.iter().map(|target| async { (target.pod.clone(), self.one(target, pass).await) });
         join_all(asked).await.into_iter().filter_map(|(pod, answer)| Some((pod, answer?))).collect()
     }
 
-    async fn one(&self, target: &Target, secret: &FleetSecret) -> Option<Answer> {
-        let known = self.connection(target)?;
+    async fn one(&self, target: &Target, pass: Pass<'_>) -> Option<Answer> {
+        let known = self.connection(target, pass)?;
         if known.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-            let request = secret.sign(Request::new(GetStateRequest {}));
+            let request = pass.secret.sign(Request::new(GetStateRequest {}));
             let call = async |mut client: EngineClient<Channel>| client.get_state(request).await;
             // Another process may have the address of a pod that is gone.
             let said = self.call("get_state", call(EngineClient::new(known.channel.clone()))).await;
@@ -126,11 +136,11 @@ impl Engines {
     pub async fn correct(
         &self,
         target: &Target,
-        secret: &FleetSecret,
+        pass: Pass<'_>,
         correction: Correction,
         epoch: u64,
     ) -> Result<(), Status> {
-        let Some(known) = self.connection(target) else { return Ok(()) };
+        let Some(known) = self.connection(target, pass) else { return Ok(()) };
         let mut client = EngineClient::new(known.channel);
         match correction {
             Correction::SetRole(role) => {
@@ -138,12 +148,12 @@ impl Engines {
                     Role::Prefill => rpc::Role::Prefill,
                     Role::Decode => rpc::Role::Decode,
                 });
-                let request = secret.sign(Request::new(SetRoleRequest { role, epoch }));
+                let request = pass.secret.sign(Request::new(SetRoleRequest { role, epoch }));
                 self.call(correction.call(), client.set_role(request)).await.map(drop)?;
             }
             Correction::Drain | Correction::Undrain => {
                 let undo = correction == Correction::Undrain;
-                let request = secret.sign(Request::new(DrainRequest { undo, epoch }));
+                let request = pass.secret.sign(Request::new(DrainRequest { undo, epoch }));
                 self.call(correction.call(), client.drain(request)).await.map(drop)?;
             }
         }
@@ -161,12 +171,17 @@ impl Engines {
         self.known.lock().retain(|uid, _| exists.contains(uid));
     }
 
-    fn connection(&self, target: &Target) -> Option<Known> {
+    /// None for an engine within TLS while the fleet has no certificates.
+    fn connection(&self, target: &Target, pass: Pass<'_>) -> Option<Known> {
         if let Some(known) = self.known.lock().get(&target.uid) {
             return Some(known.clone());
         }
         let endpoint = Endpoint::from_shared(format!("http://{}", target.address)).ok()?;
-        let channel = endpoint.connect_timeout(DEADLINE).connect_lazy();
+        let identity = match target.tls {
+            true => Some(pass.identity?),
+            false => None,
+        };
+        let channel = tls::channel(&endpoint.connect_timeout(DEADLINE), identity);
         let known = Known { channel, since: Instant::now(), last: None };
         self.known.lock().insert(target.uid.clone(), known.clone());
         Some(known)

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::{
     cache::Live,
     calls::Calls,
+    certificates::IssueError,
     children::{Applied, Child, Children, Prepared},
     covers::covers,
     error::{CallError, Class},
@@ -25,6 +26,8 @@ pub enum ApplyError {
     Outdated,
     #[error("no randomness for the fleet secret: {0}")]
     Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
 }
 
 impl ApplyError {
@@ -36,6 +39,8 @@ impl ApplyError {
             Self::Json { .. } => Class::Invalid,
             Self::Outdated => Class::Conflict,
             Self::Random(_) => Class::Fatal,
+            // The next try has other keys.
+            Self::Issue(_) => Class::Transient,
         }
     }
 }

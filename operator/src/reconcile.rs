@@ -7,9 +7,10 @@ use shoal_crds::ServingCluster;
 use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan};
 
 use crate::{
-    actuate::{Answer, Correction, correction},
+    actuate::{Answer, Correction, Pass, correction},
     apply::{self, ApplyError, Effect},
     calls::Calls,
+    certificates,
     children::{Applied, Children, fleet_secret},
     clock,
     context::Context,
@@ -84,7 +85,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     // No client.
-    let fleet = match validate(cluster, &context.surroundings) {
+    let mut fleet = match validate(cluster, &context.surroundings) {
         Ok(fleet) => fleet,
         Err(error) => {
             return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);
@@ -95,8 +96,9 @@ pub async fn reconcile(
         Ok(facts) => facts,
         Err(error) => return Err(stall(cluster, context, calls, error).await),
     };
+    fleet.cluster.tls = facts.tls;
     // Asks engines.
-    let answers = ask(context, &facts).await;
+    let answers = ask(context, &fleet, &facts).await;
     // No client.
     let now = clock::now();
     let observed = facts.observed(&answers, now);
@@ -121,19 +123,25 @@ async fn look(
     calls: &Calls,
     fleet: &Fleet,
 ) -> Result<Facts, ObserveError> {
-    observe::observe(&context.cache, &context.secrets, calls, fleet, cluster.status.clone()).await
+    let Context { cache, secrets, identities, .. } = context;
+    observe::observe(cache, secrets, identities, calls, fleet, cluster.status.clone()).await
 }
 
-async fn ask(context: &Context, facts: &Facts) -> HashMap<String, Answer> {
+async fn ask(context: &Context, fleet: &Fleet, facts: &Facts) -> HashMap<String, Answer> {
     let Some(secret) = &facts.secret else { return HashMap::new() };
+    let identity = context.identities.identity(&fleet.uid);
+    let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let targets: Vec<_> = facts.instances.iter().filter_map(observe::InstanceFacts::target).collect();
-    context.engines.ask(&targets, &secret.value).await
+    context.engines.ask(&targets, pass).await
 }
 
 /// Furniture first, then what is in the plan. A step that fails does not keep the others from being made;
 /// the first failure is returned.
 async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Children<Applied>, ApplyError> {
     let secret = ensure_secret(context, scene).await?;
+    let Scene { calls, fleet, facts, .. } = scene;
+    let rotated = Box::pin(certificates::ensure(&context.identities, calls, fleet, &facts.certificates));
+    let rotated = rotated.await?;
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
     let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
@@ -141,7 +149,7 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     if plan.steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }
-    let (mut first, mut told) = (None, Vec::new());
+    let (mut first, mut told) = (None, rotated);
     for step in &plan.steps {
         let effect = match &step.action {
             Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
@@ -209,6 +217,8 @@ async fn actuate(
     answers: &HashMap<String, Answer>,
 ) -> Result<bool, ApplyError> {
     let Some(secret) = &scene.facts.secret else { return Ok(false) };
+    let identity = context.identities.identity(&scene.fleet.uid);
+    let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let mut told = false;
     for found in &scene.facts.instances {
         let said = answers.get(&found.identity.name).and_then(|answer| answer.said.as_ref());
@@ -219,7 +229,7 @@ async fn actuate(
             continue;
         }
         let epoch = scene.calls.epoch()?;
-        if let Err(refusal) = context.engines.correct(&target, &secret.value, correction, epoch).await {
+        if let Err(refusal) = context.engines.correct(&target, pass, correction, epoch).await {
             tracing::warn!(pod = target.pod, ?correction, epoch, %refusal, "an engine was not set right");
         }
         told = true;

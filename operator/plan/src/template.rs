@@ -11,20 +11,26 @@ pub struct Template {
     /// Container image; empty where instances are programs of one machine.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// gRPC is within mutual TLS. No certificate is part of it: those change while the process runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 impl Template {
+    /// Without TLS.
     pub fn of(spec: &ServingClusterSpec, image: &str) -> Self {
-        Self { model: spec.model.clone(), engine: spec.engine.clone(), image: image.to_owned() }
+        Self { model: spec.model.clone(), engine: spec.engine.clone(), image: image.to_owned(), tls: false }
     }
 
     /// 16 hex digits over every field that an engine is started with.
     pub fn hash(&self) -> String {
         // Destructured without a rest pattern: a new field must be placed here or the build fails.
-        let Self { model, engine, image } = self;
+        let Self { model, engine, image, tls } = self;
         let EngineSpec { device, threads, kv_memory, max_batch, chunk, max_context } = engine;
+        // Nothing for a setting that is off, so that its coming replaced no process.
+        let tls = if *tls { "\ntls" } else { "" };
         digest(&format!(
-            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}",
+            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}{tls}",
             model_digest(model)
         ))
     }

@@ -17,7 +17,7 @@ use shoal_plan::{GatewayTemplate, model_digest};
 
 use super::container::{
     HTTP_PORT, LAST_WORDS, container_security, flags, fleet_mount, fleet_volume, model_mount, model_path,
-    model_volume, pod_security, port, quantity, secret_file,
+    model_volume, pod_security, port, quantity, secret_file, tls_flags, tls_mount, tls_volume,
 };
 use crate::{
     fleet::Fleet,
@@ -74,7 +74,7 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
         spec: Some(PodSpec {
             containers: vec![container(fleet, template, &model)],
             volumes: Some(
-                [Some(fleet_volume(fleet)), model_volume(&template.model.source)]
+                [Some(fleet_volume(fleet)), model_volume(&template.model.source), Some(tls_volume(fleet))]
                     .into_iter()
                     .flatten()
                     .collect(),
@@ -98,19 +98,21 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
 
 fn container(fleet: &Fleet, template: &GatewayTemplate, model: &str) -> Container {
     let images = &fleet.surroundings.images;
+    let mut args = flags([
+        ("--listen", &format!("0.0.0.0:{HTTP_PORT}")),
+        ("--model", &model_path(&template.model.source)),
+        ("--model-name", &template.model.name),
+        ("--pods", &labels::callable(fleet.name(), model)),
+        ("--secret-file", &secret_file()),
+        ("--shutdown-grace", &STREAMS.to_string()),
+    ]);
+    args.extend(tls_flags());
     Container {
         name: Component::Gateway.as_str().to_owned(),
         image: Some(images.gateway.clone()),
         image_pull_policy: Some(images.pull_policy.clone()),
         command: Some(vec!["shoal-gateway".to_owned()]),
-        args: Some(flags([
-            ("--listen", &format!("0.0.0.0:{HTTP_PORT}")),
-            ("--model", &model_path(&template.model.source)),
-            ("--model-name", &template.model.name),
-            ("--pods", &labels::callable(fleet.name(), model)),
-            ("--secret-file", &secret_file()),
-            ("--shutdown-grace", &STREAMS.to_string()),
-        ])),
+        args: Some(args),
         ports: Some(vec![ContainerPort {
             name: Some("http".to_owned()),
             container_port: HTTP_PORT,
@@ -136,7 +138,10 @@ fn container(fleet: &Fleet, template: &GatewayTemplate, model: &str) -> Containe
         security_context: Some(container_security()),
         termination_message_policy: Some(LAST_WORDS.to_owned()),
         volume_mounts: Some(
-            [Some(fleet_mount()), model_mount(&template.model.source)].into_iter().flatten().collect(),
+            [Some(fleet_mount()), model_mount(&template.model.source), Some(tls_mount())]
+                .into_iter()
+                .flatten()
+                .collect(),
         ),
         ..Container::default()
     }

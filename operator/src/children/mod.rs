@@ -8,6 +8,7 @@
 
 mod access;
 mod budget;
+mod certificates;
 mod container;
 mod gateway;
 mod instance;
@@ -32,7 +33,8 @@ use shoal_plan::GatewayTemplate;
 
 use crate::{fleet::Fleet, labels};
 
-pub use container::{GRPC_PORT, METRICS_PORT};
+pub use certificates::{authority_secret, certificate_secret};
+pub use container::{GRPC_PORT, METRICS_PORT, TLS_FLAG};
 pub use instance::{Instance, pod as instance_pod};
 #[cfg(test)]
 pub(crate) use secret::known;
@@ -72,7 +74,7 @@ pub struct Prepared;
 #[derive(Debug)]
 pub struct Applied;
 
-/// Every object of a cluster but its pods and its secret.
+/// Every object of a cluster but its pods and its secrets.
 #[derive(Debug)]
 pub struct Children<Stage> {
     pub account: ServiceAccount,

@@ -64,6 +64,11 @@ pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<Pod>]) -
     }
 }
 
+/// No gateway is left that was started without certificates.
+pub(super) fn all_know_tls(pods: &[Arc<Pod>]) -> bool {
+    pods.iter().filter(|pod| is_alive_gateway(pod)).all(|pod| pod::knows_tls(pod))
+}
+
 fn is_alive_gateway(pod: &Pod) -> bool {
     let marks = pod.metadata.labels.as_ref();
     let component = marks.and_then(|marks| marks.get(labels::COMPONENT)).map(String::as_str);

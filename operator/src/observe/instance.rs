@@ -34,6 +34,8 @@ pub struct InstanceFacts {
     pub labels: BTreeMap<String, String>,
     /// gRPC, once the pod has an address.
     pub address: Option<String>,
+    /// gRPC is within mutual TLS, as the engine was started.
+    pub tls: bool,
 }
 
 impl InstanceFacts {
@@ -46,7 +48,7 @@ impl InstanceFacts {
     pub fn target(&self) -> Option<Target> {
         let address = self.address.clone().filter(|_| self.runs())?;
         let Identity { name, uid, .. } = self.identity.clone();
-        Some(Target { pod: name, uid, address })
+        Some(Target { pod: name, uid, address, tls: self.tls })
     }
 
     /// As the planner sees it.
@@ -91,6 +93,7 @@ impl InstanceFacts {
             crashes: crashes(inherited, &state, pod::restarts(pod, ENGINE_CONTAINER)),
             draining: notes.get(labels::DRAINING_SINCE).and_then(|text| text.parse().ok()),
             address: address(pod),
+            tls: pod::knows_tls(pod),
             labels: marks.clone(),
             state,
         })

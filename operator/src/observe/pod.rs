@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 use shoal_plan::last_words;
 
-use crate::clock;
+use crate::{children::TLS_FLAG, clock};
 
 pub const ENGINE_CONTAINER: &str = "engine";
 /// Characters of a message shown as a reason.
@@ -44,6 +44,13 @@ pub(super) fn state(pod: &Pod, container: &str) -> State {
         Some(found) => of_container(found, created),
         None => unscheduled(status).unwrap_or(State::Starting { since: created }),
     }
+}
+
+/// Whether its program was started with certificates. Nobody can change a pod's arguments, and nothing is found out
+/// by trying.
+pub(super) fn knows_tls(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.flat_map(|container| container.args.iter().flatten()).any(|argument| argument == TLS_FLAG)
 }
 
 /// Times that the node has started the container again.
