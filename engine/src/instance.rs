@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shoal_model::{KvGeometry, PageArena};
 use shoal_wire::rpc::{EngineState, Fingerprint, HelloReply};
+use shoal_wire::tls::Identity as TlsIdentity;
 use shoal_wire::{FleetSecret, PROTOCOL};
 
 use tokio::net::TcpListener;

@@ -141,7 +141,12 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     let secret = ensure_secret(context, scene).await?;
     let Scene { calls, fleet, facts, .. } = scene;
     let rotated = Box::pin(certificates::ensure(&context.identities, calls, fleet, &facts.certificates));
-    let rotated = rotated.await?;
+    // A fleet that has a certificate goes on with it.
+    let (mut first, mut told) = match rotated.await {
+        Ok(events) => (None, events),
+        Err(error) if facts.certificates.leaf.is_some() => (Some(error), Vec::new()),
+        Err(error) => return Err(error),
+    };
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
     let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
@@ -149,7 +154,6 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     if plan.steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }
-    let (mut first, mut told) = (None, rotated);
     for step in &plan.steps {
         let effect = match &step.action {
             Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),

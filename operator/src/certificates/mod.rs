@@ -148,13 +148,11 @@ fn make(
         Some(_) => Some(issue::authority(authority_lifetime(lifetime), now)?),
         None => None,
     };
-    let known = seen.authority.as_ref().map(|known| &known.signer);
-    let signer = authority.as_ref().or(known);
+    let signer = authority.as_ref().or(seen.authority.as_ref().map(|known| &known.signer));
     let kept = seen.trusted.iter().filter(|(certificate, _)| plan.keep.contains(&certificate.id));
-    let mut bundle: Vec<&str> = kept.map(|(_, pem)| pem.as_str()).collect();
-    if let Some(signer) = signer.filter(|signer| !bundle.contains(&signer.certificate.as_str())) {
-        bundle.push(&signer.certificate);
-    }
+    let stays = seen.authority.as_ref().is_some_and(|known| plan.keep.contains(&known.certificate.id));
+    let comes = signer.filter(|_| authority.is_some() || !stays).map(|signer| signer.certificate.as_str());
+    let bundle: Vec<&str> = kept.map(|(_, pem)| pem.as_str()).chain(comes).collect();
     let bundle = bundle.concat();
     let material = match (plan.leaf, &seen.leaf, signer) {
         (None, Some(leaf), _) => Material { authorities: bundle.into_bytes(), ..leaf.material.clone() },
