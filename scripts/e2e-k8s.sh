@@ -28,4 +28,4 @@ trap 'exit 143' TERM
 stage "cluster" "$cluster" up
 # shellcheck disable=SC2086  # one word per archive
 [[ -z ${IMAGES:-} ]] || stage "load images" "$cluster" load $IMAGES
-stage "tests" "$cluster" exec "$@"
+stage "run" "$cluster" exec "$@"

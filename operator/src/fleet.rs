@@ -3,10 +3,12 @@
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, runtime::reflector::ObjectRef};
-use shoal_crds::ServingCluster;
-use shoal_plan::Cluster;
+use shoal_crds::{ImagePullPolicy, ServingCluster, ServingClusterStatus};
+use shoal_plan::{Cluster, Role};
 
 use crate::{
+    cache::Live,
+    counts::{self, Counts, Hold},
     labels,
     names::{Names, ObjectName},
 };
@@ -33,8 +35,12 @@ pub struct Surroundings {
 /// One checked `ServingCluster`.
 #[derive(Debug, Clone)]
 pub struct Fleet {
-    /// What the planner is given.
+    /// What the planner is given; its counts are those that are to be planned for.
     pub cluster: Cluster,
+    /// Counts that the resource itself says.
+    pub manifest: Counts,
+    /// Counts that its ServingRoles are to say.
+    pub asked: Counts,
     pub namespace: String,
     pub uid: String,
     pub owner: OwnerReference,
@@ -54,6 +60,22 @@ impl Fleet {
     /// The name in its certificates. No resolver knows it: processes are called by address.
     pub fn tls_name(&self) -> String {
         format!("{}.{}.fleet.shoal.internal", self.cluster.name, self.namespace)
+    }
+
+    /// When a node pulls an image: as the resource says, else as the operator was told.
+    pub fn pull_policy(&self, asked: Option<ImagePullPolicy>) -> String {
+        asked.map_or_else(|| self.surroundings.images.pull_policy.clone(), |asked| asked.as_str().to_owned())
+    }
+
+    /// Takes over what was edited last, the resource or its ServingRoles; why not, if it is not allowed.
+    pub fn settle(&mut self, live: &Live, status: Option<&ServingClusterStatus>) -> Option<Hold> {
+        let own = |role| live.role(role).filter(|found| self.controls(&found.metadata));
+        let asked = |role| counts::asked(self.manifest.get(role), own(role));
+        self.asked = Counts { prefill: asked(Role::Prefill), decode: asked(Role::Decode) };
+        let (planned, hold) = counts::allowed(self.manifest, self.asked, status);
+        self.cluster.spec.prefill.replicas = planned.prefill;
+        self.cluster.spec.decode.replicas = planned.decode;
+        hold
     }
 
     /// Metadata of every child: name, namespace, the labels by which it is found, its one owner.

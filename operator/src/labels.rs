@@ -37,6 +37,10 @@ pub const RENDERED: &str = "shoal.dev/rendered-hash";
 pub const GATEWAY_TEMPLATE: &str = "shoal.dev/gateway-template";
 /// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them.
 pub const FLEET_SECRET: &str = "shoal.dev/fleet-secret";
+/// On pods of instances and gateways: their gRPC is within TLS, with certificates on both sides. Written with the
+/// pod and never changed.
+pub const TLS: &str = "shoal.dev/tls";
+pub const MUTUAL: &str = "mutual";
 
 /// The operator's own pods, as its chart labels them; network policies let them reach engines.
 pub const OPERATOR: &str = "shoal-operator";
@@ -54,6 +58,19 @@ impl Component {
             Self::Gateway => "gateway",
         }
     }
+
+    /// The operator's own container in a pod of it.
+    pub fn container(self) -> &'static str {
+        match self {
+            Self::Instance => "engine",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Whether a label or annotation is the operator's alone.
+pub fn is_held(key: &str) -> bool {
+    key.starts_with("shoal.dev/") || [MANAGED_BY, NAME, COMPONENT].contains(&key)
 }
 
 /// Selector of every object that this operator keeps.
@@ -88,6 +105,11 @@ pub fn instance(cluster: &str, name: &str, role: Role, model: &str) -> BTreeMap<
 /// The selector by which a gateway finds the instances that it may call.
 pub fn callable(cluster: &str, model: &str) -> String {
     format!("{CLUSTER}={cluster},{COMPONENT}={},{MODEL}={model}", Component::Instance.as_str())
+}
+
+/// The selector by which an autoscaler finds a role's pods. For metrics alone: a pod leaves it when its role changes.
+pub fn of_role(cluster: &str, role: Role) -> String {
+    format!("{CLUSTER}={cluster},{COMPONENT}={},{ROLE}={role}", Component::Instance.as_str())
 }
 
 /// The role that a pod is to have.

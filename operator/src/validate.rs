@@ -4,18 +4,23 @@
 //! older definition when the object was stored.
 
 use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingClusterSpec};
 use shoal_plan::Cluster;
 
 use crate::{
+    children::{Overlay, OverlayError},
+    counts::Counts,
     error::Class,
     fleet::{Fleet, Surroundings},
+    labels::Component,
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum ValidateError {
     #[error("{0}")]
     Rules(String),
+    #[error("spec.{component}.podTemplate.{source}")]
+    PodTemplate { component: &'static str, source: OverlayError },
     #[error("the object has no {0}; it did not come from an API server")]
     NoIdentity(&'static str),
 }
@@ -23,7 +28,7 @@ pub enum ValidateError {
 impl ValidateError {
     pub fn class(&self) -> Class {
         match self {
-            Self::Rules(_) | Self::NoIdentity(_) => Class::Invalid,
+            Self::Rules(_) | Self::PodTemplate { .. } | Self::NoIdentity(_) => Class::Invalid,
         }
     }
 }
@@ -34,10 +39,14 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
             broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
         ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
     })?;
+    check_pods(&cluster.spec)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
+    let manifest = Counts::of(&cluster.spec);
     Ok(Fleet {
+        manifest,
+        asked: manifest,
         cluster: Cluster {
             name: cluster.name_any(),
             generation: cluster.metadata.generation.unwrap_or(1),
@@ -54,4 +63,16 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
         owner,
         surroundings: surroundings.clone(),
     })
+}
+
+/// What the users' parts of pods say can be merged over the operator's.
+fn check_pods(spec: &ServingClusterSpec) -> Result<(), ValidateError> {
+    for (component, name, template) in [
+        (Component::Instance, "engine", &spec.engine.pod_template),
+        (Component::Gateway, "gateway", &spec.gateway.pod_template),
+    ] {
+        let read = template.as_ref().map(|template| Overlay::read(template, component));
+        read.transpose().map_err(|source| ValidateError::PodTemplate { component: name, source })?;
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ mod spec;
 mod status;
 
 pub use spec::{
-    DecodeSpec, Device, EngineSpec, GatewaySpec, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec,
-    PrefillSpec, ServingCluster, ServingClusterSpec,
+    DecodeSpec, Device, EngineSpec, GatewaySpec, ImagePullPolicy, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource,
+    ModelSpec, PrefillSpec, ServingCluster, ServingClusterSpec,
 };
 pub use status::{RoleStatus, ServingClusterStatus, condition};

@@ -8,12 +8,15 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::ServingClusterStatus;
-use crate::quantity::{self, QuantityError};
+use crate::{
+    PodTemplate,
+    quantity::{self, QuantityError},
+};
 
 /// Characters of `metadata.name`: instance names add a suffix and must stay DNS labels.
 pub const MAX_NAME_LENGTH: usize = 40;
-/// Instances of both roles together.
-pub const MAX_REPLICAS: i32 = 64;
+/// Instances of both roles together. What one cluster was measured with is 1,000.
+pub const MAX_REPLICAS: i32 = 4096;
 
 /// What to serve and with how many instances of each role.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -44,8 +47,8 @@ pub const MAX_REPLICAS: i32 = 64;
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1,
         description = "Base URL of the OpenAI API")
 )]
-#[x_kube(validation = Rule::new("self.prefill.replicas + self.decode.replicas <= 64")
-    .message("prefill.replicas and decode.replicas together must be at most 64"))]
+#[x_kube(validation = Rule::new("self.prefill.replicas + self.decode.replicas <= 4096")
+    .message("prefill.replicas and decode.replicas together must be at most 4096"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServingClusterSpec {
     /// The model to serve. Required. Example: {name: smollm2, source: {path: /models/smollm2.gguf}}.
@@ -61,7 +64,7 @@ pub struct ServingClusterSpec {
     /// Instances that produce tokens. Default: {replicas: 1}. Example: {replicas: 2}.
     #[serde(default)]
     pub decode: DecodeSpec,
-    /// The process that speaks the OpenAI API. Default: {port: 8000}. Example: {port: 9000}.
+    /// The process that speaks the OpenAI API. Default: {port: 8000, replicas: 2}. Example: {port: 9000}.
     #[serde(default)]
     pub gateway: GatewaySpec,
 }
@@ -81,10 +84,12 @@ pub struct ModelSpec {
 
 /// Where the weights are.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(validation = Rule::new("!(has(self.claim) && has(self.hostPath))")
+    .message("must be one of claim and hostPath, not both"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
-    /// cluster within the claim or, without one, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
+    /// cluster within claim or hostPath or, without either, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
         .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
@@ -96,6 +101,14 @@ pub struct ModelSource {
         .message("must be the name of a PersistentVolumeClaim: at most 253 lower-case letters, digits, '-' or '.'"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
+    /// Folder of the node that holds the model; every instance and gateway mounts it, read-only, so each node that they
+    /// may run on needs it. The restricted and baseline Pod Security Standards forbid it: the namespace must allow
+    /// privileged pods. In a cluster only. Default: none. Example: /srv/models.
+    #[schemars(length(max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096 && !('..' in self.split('/'))")
+        .message("must be an absolute path of at most 4096 characters without '..', for example /srv/models"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<String>,
 }
 
 /// What computes: one value until GPUs are served.
@@ -105,6 +118,27 @@ pub enum Device {
     /// The machine's processor, with the widest vector instructions found at start.
     #[default]
     Cpu,
+}
+
+/// When a node pulls an image.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// Before each start.
+    Always,
+    /// If the node does not have it.
+    IfNotPresent,
+    /// Not at all: it must be there.
+    Never,
+}
+
+impl ImagePullPolicy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
 }
 
 /// Settings of every instance, the same for both roles.
@@ -146,6 +180,22 @@ pub struct EngineSpec {
     #[x_kube(validation = Rule::new("self >= 64 && self <= 1048576")
         .message("must be 64 to 1048576"))]
     pub max_context: Option<i32>,
+    /// Container image, with shoal-engine on its path. In a cluster only. Default: the operator's own setting.
+    /// Example: registry.example.com/shoal-engine:1.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][^ ]{0,511}$')")
+        .message("must be an image reference of at most 512 characters without spaces"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When nodes pull the image: Always, IfNotPresent or Never. A change applies to pods made after it. In a cluster
+    /// only. Default: the operator's own setting. Example: Always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Added to the pods' own template: scheduling, devices, labels, environment, volumes, sidecars. A change
+    /// replaces the instances as any other setting does. In a cluster only.
+    /// Default: none. Example: {spec: {nodeSelector: {gpu: h200}}}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 impl Default for EngineSpec {
@@ -157,6 +207,9 @@ impl Default for EngineSpec {
             max_batch: Self::default_max_batch(),
             chunk: Self::default_chunk(),
             max_context: None,
+            image: None,
+            image_pull_policy: None,
+            pod_template: None,
         }
     }
 }
@@ -191,9 +244,9 @@ fn one_replica() -> i32 {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PrefillSpec {
-    /// Number of prefill instances, 0 to 63; with 0 the decode instances read prompts too. Default: 1.
+    /// Number of prefill instances, 0 to 4095; with 0 the decode instances read prompts too. Default: 1.
     /// Example: 2.
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 63").message("must be 0 to 63"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 4095").message("must be 0 to 4095"))]
     #[serde(default = "one_replica")]
     pub replicas: i32,
 }
@@ -208,8 +261,8 @@ impl Default for PrefillSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DecodeSpec {
-    /// Number of decode instances, 1 to 64. Default: 1. Example: 2.
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 64").message("must be 1 to 64"))]
+    /// Number of decode instances, 1 to 4096. Default: 1. Example: 2.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 4096").message("must be 1 to 4096"))]
     #[serde(default = "one_replica")]
     pub replicas: i32,
 }
@@ -228,16 +281,48 @@ pub struct GatewaySpec {
     #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("must be 1 to 65535"))]
     #[serde(default = "GatewaySpec::default_port")]
     pub port: i32,
+    /// Number of gateway pods, 1 to 64; with two or more the loss of a node leaves one. In a cluster only. Default: 2.
+    /// Example: 4.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 64").message("must be 1 to 64"))]
+    #[serde(default = "GatewaySpec::default_replicas")]
+    pub replicas: i32,
+    /// Container image, with shoal-gateway on its path. In a cluster only. Default: the operator's own setting.
+    /// Example: registry.example.com/shoal-gateway:1.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][^ ]{0,511}$')")
+        .message("must be an image reference of at most 512 characters without spaces"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When nodes pull the image: Always, IfNotPresent or Never. A change applies to pods made after it. In a cluster
+    /// only. Default: the operator's own setting. Example: Always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Added to the pods' own template: scheduling, devices, labels, environment, volumes, sidecars. A change
+    /// rolls the gateways and touches no instance. In a cluster only.
+    /// Default: none. Example: {spec: {nodeSelector: {gpu: h200}}}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 impl Default for GatewaySpec {
     fn default() -> Self {
-        Self { port: Self::default_port() }
+        Self {
+            port: Self::default_port(),
+            replicas: Self::default_replicas(),
+            image: None,
+            image_pull_policy: None,
+            pod_template: None,
+        }
     }
 }
 
 impl GatewaySpec {
     fn default_port() -> i32 {
         8000
+    }
+
+    /// Two, so that the loss of a node leaves one.
+    fn default_replicas() -> i32 {
+        2
     }
 }

@@ -3,8 +3,8 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile,
-        SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        Capabilities, HostPathVolumeSource, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+        SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -12,7 +12,7 @@ use k8s_openapi::{
 use shoal_crds::ModelSource;
 
 use super::secret;
-use crate::{fleet::Fleet, names::ObjectName};
+use crate::{fleet::Fleet, labels::Component, names::ObjectName};
 
 /// Ports of an engine, in the pod's own network.
 pub const GRPC_PORT: i32 = 7070;
@@ -25,14 +25,17 @@ pub(super) const HTTP_PORT: i32 = 8000;
 const USER: i64 = 65532;
 /// The end of a crashed program's log becomes its termination message, which `observe` reads.
 pub(super) const LAST_WORDS: &str = "FallbackToLogsOnError";
+/// What users' parts of a pod may not touch.
+pub(super) const HELD_VOLUMES: [&str; 3] = [FLEET_VOLUME, MODEL_VOLUME, TLS_VOLUME];
+pub(super) const HELD_FOLDERS: [&str; 3] = [FLEET_FOLDER, MODEL_FOLDER, TLS_FOLDER];
+pub(super) const POD_IP_VARIABLE: &str = "POD_IP";
+
 const FLEET_VOLUME: &str = "fleet";
 const MODEL_VOLUME: &str = "model";
 const MODEL_FOLDER: &str = "/var/lib/shoal/model";
 const FLEET_FOLDER: &str = "/etc/shoal/fleet";
 const TLS_VOLUME: &str = "tls";
 const TLS_FOLDER: &str = "/etc/shoal/tls";
-/// The option by which a program's gRPC is within mutual TLS; `observe` finds it in a pod's arguments.
-pub const TLS_FLAG: &str = "--tls-dir";
 
 /// The restricted Pod Security Standard.
 pub(super) fn pod_security() -> PodSecurityContext {
@@ -76,7 +79,7 @@ pub(super) fn tls_mount() -> VolumeMount {
 }
 
 pub(super) fn tls_flags() -> Vec<String> {
-    flags([(TLS_FLAG, TLS_FOLDER)])
+    flags([("--tls-dir", TLS_FOLDER)])
 }
 
 /// Readable by the container's group alone.
@@ -101,21 +104,25 @@ fn secret_mount(name: &str, folder: &str) -> VolumeMount {
     }
 }
 
-/// The claim that holds the model, if the resource names one.
+/// The claim or the node's folder that holds the model, if the resource names one.
 pub(super) fn model_volume(source: &ModelSource) -> Option<Volume> {
-    Some(Volume {
+    let ModelSource { path: _, claim, host_path } = source;
+    let claim = claim
+        .clone()
+        .map(|claim_name| PersistentVolumeClaimVolumeSource { claim_name, read_only: Some(true) });
+    // A folder that is not there is a pod that does not start, not a new and empty one.
+    let host_path =
+        host_path.clone().map(|path| HostPathVolumeSource { path, type_: Some("Directory".to_owned()) });
+    (claim.is_some() || host_path.is_some()).then(|| Volume {
         name: MODEL_VOLUME.to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: source.claim.clone()?,
-            read_only: Some(true),
-        }),
+        persistent_volume_claim: claim,
+        host_path,
         ..Volume::default()
     })
 }
 
 pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
-    source.claim.as_ref()?;
-    Some(VolumeMount {
+    model_volume(source).map(|_| VolumeMount {
         name: MODEL_VOLUME.to_owned(),
         mount_path: MODEL_FOLDER.to_owned(),
         read_only: Some(true),
@@ -123,10 +130,18 @@ pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
     })
 }
 
-/// Where the model is within a container: below the claim, or as the resource says.
+/// Where the model is within a container: below what is mounted, or as the resource says.
 pub(super) fn model_path(source: &ModelSource) -> String {
-    let ModelSource { path, claim } = source;
-    if claim.is_some() { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+    let path = &source.path;
+    if model_volume(source).is_some() { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+}
+
+/// Ports by which Services and policies find the operator's own container.
+pub(super) fn held_ports(component: Component) -> &'static [(&'static str, i32)] {
+    match component {
+        Component::Instance => &[("grpc", GRPC_PORT), ("data", DATA_PORT), ("metrics", METRICS_PORT)],
+        Component::Gateway => &[("http", HTTP_PORT)],
+    }
 }
 
 pub(super) fn secret_file() -> String {

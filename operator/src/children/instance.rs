@@ -11,10 +11,11 @@ use k8s_openapi::{
 use shoal_plan::{CrashHistory, DRAIN_TIMEOUT, Role, START_TIMEOUT, Template, model_digest};
 
 use super::container::{
-    DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, container_security, flags, fleet_mount,
-    fleet_volume, model_mount, model_path, model_volume, pod_security, port, quantity, secret_file,
-    tls_flags, tls_mount, tls_volume,
+    DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, POD_IP_VARIABLE, container_security, flags,
+    fleet_mount, fleet_volume, model_mount, model_path, model_volume, pod_security, port, quantity,
+    secret_file, tls_flags, tls_mount, tls_volume,
 };
+use super::overlay::Overlay;
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
@@ -47,30 +48,42 @@ pub fn pod(fleet: &Fleet, instance: &Instance<'_>, template: &Template) -> Pod {
         (labels::TEMPLATE, &template.hash()),
         (labels::CRASHES, &crashes.count.to_string()),
     ]));
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            containers: vec![container],
-            volumes: Some(
-                [
-                    Some(fleet_volume(fleet)),
-                    model_volume(&template.model.source),
-                    template.tls.then(|| tls_volume(fleet)),
-                ]
-                .into_iter()
-                .flatten()
-                .collect(),
-            ),
-            security_context: Some(pod_security()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            // The node restarts a crashed engine by itself, without API server or operator.
-            restart_policy: Some("Always".to_owned()),
-            termination_grace_period_seconds: Some(DRAIN_TIMEOUT.as_secs() + MARGIN),
-            topology_spread_constraints: Some(vec![spread(fleet)]),
-            ..PodSpec::default()
-        }),
-        ..Pod::default()
+    if template.tls {
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(labels::TLS.to_owned(), labels::MUTUAL.to_owned());
+    }
+    let mut spec = PodSpec {
+        containers: vec![container],
+        volumes: Some(
+            [
+                Some(fleet_volume(fleet)),
+                model_volume(&template.model.source),
+                template.tls.then(|| tls_volume(fleet)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ),
+        security_context: Some(pod_security()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        // The node restarts a crashed engine by itself, without API server or operator.
+        restart_policy: Some("Always".to_owned()),
+        termination_grace_period_seconds: Some(DRAIN_TIMEOUT.as_secs() + MARGIN),
+        topology_spread_constraints: Some(vec![spread(fleet)]),
+        ..PodSpec::default()
+    };
+    let overlay = Overlay::known(template.engine.pod_template.as_ref(), Component::Instance);
+    overlay.over(&mut metadata, &mut spec, &selector(fleet));
+    Pod { metadata, spec: Some(spec), ..Pod::default() }
+}
+
+fn selector(fleet: &Fleet) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(labels::selector(fleet.name(), Component::Instance)),
+        ..LabelSelector::default()
     }
 }
 
@@ -80,10 +93,7 @@ fn spread(fleet: &Fleet) -> TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(labels::selector(fleet.name(), Component::Instance)),
-            ..LabelSelector::default()
-        }),
+        label_selector: Some(selector(fleet)),
         ..TopologySpreadConstraint::default()
     }
 }
@@ -98,6 +108,10 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
         max_batch,
         chunk,
         max_context,
+        image: _,
+        image_pull_policy: _,
+        // Merged over the whole pod.
+        pod_template: _,
     } = engine;
     // The engine's own suffixes end at Gi; `validate` has seen that this is a quantity.
     let memory = engine.kv_memory_bytes().map_or_else(|_| kv_memory.clone(), |bytes| bytes.to_string());
@@ -120,9 +134,9 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
     args.extend(threads.iter().flat_map(|threads| flags([("--threads", &threads.to_string())])));
     args.extend(max_context.iter().flat_map(|tokens| flags([("--max-context", &tokens.to_string())])));
     Container {
-        name: "engine".to_owned(),
+        name: Component::Instance.container().to_owned(),
         image: Some(image.clone()),
-        image_pull_policy: Some(fleet.surroundings.images.pull_policy.clone()),
+        image_pull_policy: Some(fleet.pull_policy(engine.image_pull_policy)),
         command: Some(vec!["shoal-engine".to_owned()]),
         args: Some(args),
         env: Some(vec![pod_ip()]),
@@ -161,7 +175,7 @@ fn requests(
 
 fn pod_ip() -> EnvVar {
     EnvVar {
-        name: "POD_IP".to_owned(),
+        name: POD_IP_VARIABLE.to_owned(),
         value_from: Some(EnvVarSource {
             field_ref: Some(ObjectFieldSelector {
                 field_path: "status.podIP".to_owned(),

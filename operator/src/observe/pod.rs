@@ -1,22 +1,43 @@
 //! Where a pod is in its life, from its status alone.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde::{Deserialize, Serialize};
 use shoal_plan::last_words;
 
-use crate::{children::TLS_FLAG, clock};
+use crate::{clock, labels};
 
 pub const ENGINE_CONTAINER: &str = "engine";
 /// Characters of a message shown as a reason.
 const SHOWN: usize = 300;
+
+/// The part of a pod that is looked at. The rest, which is most of it, is skipped while it is read.
+#[derive(kube::Resource, Serialize, Deserialize, Debug, Clone)]
+#[resource(inherit = "Pod")]
+pub struct WatchedPod {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub status: Option<PodStatus>,
+}
+
+impl From<Pod> for WatchedPod {
+    fn from(pod: Pod) -> Self {
+        Self { metadata: pod.metadata, status: pod.status }
+    }
+}
 
 /// What the kubelet and the scheduler say of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// On its way: scheduled, pulled, started, not yet past its start-up probe.
     Starting { since: Timestamp },
+    /// Given to a node that has not taken note of it yet.
+    Assigned { since: Timestamp },
     /// Past its start-up probe; it can be asked.
     Started { since: Timestamp },
     /// Somebody tries again by itself.
@@ -28,7 +49,7 @@ pub enum State {
 }
 
 /// The state of the pod by its container of that name.
-pub(super) fn state(pod: &Pod, container: &str) -> State {
+pub(super) fn state(pod: &WatchedPod, container: &str) -> State {
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, clock::of);
     if let Some(deadline) = &pod.metadata.deletion_timestamp {
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
@@ -42,19 +63,21 @@ pub(super) fn state(pod: &Pod, container: &str) -> State {
     }
     match container {
         Some(found) => of_container(found, created),
-        None => unscheduled(status).unwrap_or(State::Starting { since: created }),
+        None => {
+            unscheduled(status).or_else(|| assigned(status)).unwrap_or(State::Starting { since: created })
+        }
     }
 }
 
-/// Whether its program was started with certificates. Nobody can change a pod's arguments, and nothing is found out
-/// by trying.
-pub(super) fn knows_tls(pod: &Pod) -> bool {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    containers.flat_map(|container| container.args.iter().flatten()).any(|argument| argument == TLS_FLAG)
+/// Whether its program was started with certificates, as was noted when the pod was made. It is never found out by
+/// trying.
+pub(super) fn knows_tls(pod: &WatchedPod) -> bool {
+    let notes = pod.metadata.annotations.as_ref();
+    notes.and_then(|notes| notes.get(labels::TLS)).is_some_and(|how| how == labels::MUTUAL)
 }
 
 /// Times that the node has started the container again.
-pub(super) fn restarts(pod: &Pod, container: &str) -> u32 {
+pub(super) fn restarts(pod: &WatchedPod, container: &str) -> u32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let count = statuses.filter(|found| found.name == container).map(|found| found.restart_count).next();
     count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
@@ -137,6 +160,14 @@ fn unscheduled(status: &PodStatus) -> Option<State> {
         .find(|found| found.reason.as_deref() == Some("Unschedulable"))?;
     let since = refused.last_transition_time.as_ref().map(clock::of)?;
     Some(State::Retrying { since, why: told("no node has room", refused.message.as_deref()) })
+}
+
+/// A kubelet that takes a pod notes when, before it does anything else.
+fn assigned(status: &PodStatus) -> Option<State> {
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|found| found.type_ == "PodScheduled" && found.status == "True")?;
+    let since = scheduled.last_transition_time.as_ref().map(clock::of)?;
+    status.start_time.is_none().then_some(State::Assigned { since })
 }
 
 fn told(reason: &str, message: Option<&str>) -> String {

@@ -154,7 +154,7 @@ async fn a_secret_of_somebody_else_is_left_to_them_and_told() {
         }),
     ];
     let cache = Cache::of(both(false), Some(&children(&fleet())));
-    let (outcome, _) = look_knowing(&cluster(), cache, Leadership::held(1), None, script).await;
+    let (outcome, ..) = look_knowing(&cluster(), cache, Leadership::held(1), None, script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
@@ -166,7 +166,9 @@ fn without_tls(mut pod: Pod) -> Pod {
     args.drain(at..at + 2);
     let mut old = shoal_plan::Template::of(&fleet().cluster.spec, "shoal:1");
     old.tls = false;
-    pod.metadata.annotations.as_mut().unwrap().insert("shoal.dev/template-hash".to_owned(), old.hash());
+    let notes = pod.metadata.annotations.as_mut().unwrap();
+    notes.remove("shoal.dev/tls").unwrap();
+    notes.insert("shoal.dev/template-hash".to_owned(), old.hash());
     pod
 }
 

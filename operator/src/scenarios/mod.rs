@@ -1,6 +1,7 @@
 //! A scripted API server: exactly which calls one look makes, in which order, with which words in them.
 
 mod certificates;
+mod counts;
 mod engine;
 mod instances;
 mod roles;
@@ -9,15 +10,15 @@ mod server;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::Role;
 use std::sync::{Arc, OnceLock};
 
 use crate::cache::Cache;
 use crate::calls::Calls;
 use crate::certificates::made_at;
-use crate::children::known;
 use crate::children::tests::{SECRET_UID, UID, children, cluster, fleet, pod, surroundings};
+use crate::children::{Children, known};
 use crate::context::Context;
 use crate::error::Class;
 use crate::lease::Leadership;
@@ -34,6 +35,17 @@ async fn look(
     leadership: Leadership,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>) {
+    let (outcome, metrics, _) = counted(cluster, cache, leadership, script).await;
+    (outcome, metrics)
+}
+
+/// The same, with the number of calls to the API server that it made, events among them.
+async fn counted(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let [authority, leaf] = known_certificates();
     let seen = SeenCertificates::of(&fleet(), Some(authority), Some(leaf), crate::clock::now());
     look_knowing(cluster, cache, leadership, Some(seen), script).await
@@ -46,7 +58,7 @@ async fn look_knowing(
     leadership: Leadership,
     certificates: Option<SeenCertificates>,
     script: Vec<Exchange>,
-) -> (Result<Action, ReconcileError>, Arc<Metrics>) {
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
@@ -54,9 +66,10 @@ async fn look_knowing(
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
     certificates.map(|seen| context.identities.remember(UID, seen));
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
+    let count = calls.count();
     drop((context, calls));
     serving.await.unwrap();
-    (outcome, metrics)
+    (outcome, metrics, count)
 }
 
 /// The same in all tests, because making keys takes time.
@@ -65,7 +78,11 @@ fn known_certificates() -> &'static [Secret; 2] {
     KNOWN.get_or_init(|| made_at(&fleet(), crate::clock::now()))
 }
 
-const GROUPS: [(&str, &str); 9] = [
+const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
+
+const GROUPS: [(&str, &str); 11] = [
+    (SHOAL, "servingroles/chat-prefill"),
+    (SHOAL, "servingroles/chat-decode"),
     ("/api/v1", "serviceaccounts/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "roles/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "rolebindings/chat-gateway"),
@@ -86,7 +103,7 @@ fn secret_path() -> String {
 }
 
 fn status_path() -> String {
-    path("/apis/shoal.dev/v1alpha1", "servingclusters/chat/status")
+    path(SHOAL, "servingclusters/chat/status")
 }
 
 fn pods() -> String {
@@ -140,17 +157,18 @@ async fn a_new_cluster_gets_secrets_furniture_and_instances_in_this_order_and_it
             );
         })
     };
-    let mut script = vec![
+    let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
+    script.extend([
         missing("secrets/chat-fleet"),
         missing("secrets/chat-ca"),
         missing("secrets/chat-tls"),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(|query, sent| {
             assert!(query.contains("fieldManager=shoal-operator"), "{query}");
-            assert_eq!(sent["immutable"], true);
+            assert!(sent["data"]["secret"].is_string(), "{sent}");
         }),
         creates_secret("chat-tls"),
         creates_secret("chat-ca"),
-    ];
+    ]);
     for (group, object) in GROUPS {
         script.push(on(&format!("GET {}", path(group, object)), Answer::Error(404, "NotFound")));
         script.push(on(&format!("PATCH {}", path(group, object)), Answer::Stored).checking(|query, sent| {
@@ -168,7 +186,7 @@ async fn a_new_cluster_gets_secrets_furniture_and_instances_in_this_order_and_it
         }),
     ]);
     let cache = Cache::of(Vec::new(), None);
-    let (outcome, metrics) = look_knowing(&cluster(), cache, Leadership::held(1), None, script).await;
+    let (outcome, metrics, _) = look_knowing(&cluster(), cache, Leadership::held(1), None, script).await;
     outcome.unwrap();
     let metric = "shoal_operator_certificate_expiration_timestamp_seconds ";
     let page = metrics.render();
@@ -248,10 +266,32 @@ async fn a_name_that_somebody_else_has_is_left_to_them_and_told() {
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
-fn confirms() -> Exchange {
-    let now = serde_json::to_value(cluster()).unwrap();
-    on(&format!("GET {}", path("/apis/shoal.dev/v1alpha1", "servingclusters/chat")), Answer::Object(now))
+/// A look that takes something away: what it begins with, then the rest.
+fn taking_away<const N: usize>(rest: [Exchange; N]) -> Vec<Exchange> {
+    [gets_secret()].into_iter().chain(confirms()).chain(rest).collect()
 }
+
+fn asks_cluster(found: &ServingCluster) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), Answer::Object(found))
+}
+
+fn asks_role(role: &str, found: &ServingRole) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}"))), Answer::Object(found))
+}
+
+fn no_role(role: &str) -> Exchange {
+    let call = format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}")));
+    on(&call, Answer::Error(404, "NotFound"))
+}
+
+/// Before something is taken away: spec and counts are still what they were.
+fn confirms() -> [Exchange; 3] {
+    let Children { prefill_role, decode_role, .. } = children(&fleet());
+    [asks_cluster(&cluster()), asks_role("prefill", &prefill_role), asks_role("decode", &decode_role)]
+}
+
 #[tokio::test]
 async fn a_process_whose_lease_has_run_out_writes_nothing() {
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
