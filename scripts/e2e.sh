@@ -18,7 +18,7 @@ suites() {
         stage "chosen tests" tests --test-threads=1 "$@"
         return
     fi
-    stage "tests side by side" tests --test-threads=3 --skip alone::
+    stage "tests side by side" tests --test-threads=3 --skip alone:: --skip faults::
     stage "tests that hurt the cluster" tests --test-threads=1 alone::
     # The audit log beside the kubeconfig has every request of the operator.
     stage "rights" scripts/cluster/rights.py shoal-system/shoal-operator "$(dirname "$KUBECONFIG")/log/audit.log"

@@ -10,7 +10,7 @@ need_python
 # A machine that cannot run a cluster has said what it lacks.
 kubernetes() {
     local status=0
-    SHOAL_BUILT=1 scripts/e2e.sh || status=$?
+    { SHOAL_BUILT=1 scripts/e2e.sh && SHOAL_BUILT=1 scripts/faults.sh; } || status=$?
     ((status == 77)) && [[ ${SHOAL_REQUIRE_CLUSTER:-} != 1 ]] || return "$status"
     say ""
     say "!!! NOT TESTED: the operator in a Kubernetes cluster, because this machine cannot run one (see above)."

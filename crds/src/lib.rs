@@ -9,6 +9,7 @@
 //! mode walks the schema that the API server is given.
 
 mod document;
+pub mod labels;
 mod pod_template;
 mod quantity;
 mod schema;

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, core::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_crds::{
     API_VERSION, Condition, ServingCluster, ServingClusterStatus, ServingRole, ServingRoleStatus, condition,
     time_from_unix,
@@ -138,17 +138,20 @@ fn set(
     }
 }
 
-/// Whether a status tells of another state than the one before, and not only of other numbers on the way.
-pub fn is_edge(before: &ServingClusterStatus, now: &ServingClusterStatus) -> bool {
-    let state = |status: &ServingClusterStatus| {
-        let conditions = status.conditions.iter();
-        let conditions: Vec<_> = conditions
-            .map(|found| (found.type_.clone(), found.status.clone(), found.reason.clone()))
-            .collect();
-        let asked = (status.observed_generation, status.prefill.desired, status.decode.desired);
-        (conditions, asked, status.endpoint.clone())
-    };
-    state(before) != state(now)
+/// Whether a status tells of another state than the one before, and not only of other numbers on the way. What
+/// stalls always does: a person reads its words, and there may be no next look.
+pub fn is_edge(before: &Value, now: &Value) -> bool {
+    let mut conditions = now["conditions"].as_array().into_iter().flatten();
+    conditions.any(|found| found["type"] == condition::STALLED) || state(before) != state(now)
+}
+
+/// What people and programs wait for.
+fn state(status: &Value) -> Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let conditions: Vec<_> =
+        conditions.map(|found| json!([found["type"], found["status"], found["reason"]])).collect();
+    let desired = [&status["prefill"]["desired"], &status["decode"]["desired"]];
+    json!([conditions, status["observedGeneration"], status["endpoint"], desired])
 }
 
 /// Writes the status if it differs from the one that is there; whether it did.

@@ -7,6 +7,7 @@
 mod admit;
 mod alone;
 mod drift;
+mod faults;
 mod mistakes;
 mod overlay;
 mod rbac;

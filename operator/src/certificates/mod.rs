@@ -23,12 +23,13 @@ use shoal_wire::tls::{Identity as TlsIdentity, Material};
 
 use crate::{
     apply::ApplyError,
-    calls::{Calls, Identity},
+    calls::Identity,
     children::{authority_secret, certificate_secret},
     clock, events,
     fleet::Fleet,
     metrics::Metrics,
     observe::SeenCertificates,
+    steps::Scene,
 };
 
 pub use issue::{IssueError, KeyedCertificate};
@@ -103,16 +104,12 @@ impl Identities {
 }
 
 /// Makes and writes what is missing or due; the events tell of it.
-pub async fn ensure(
-    identities: &Identities,
-    calls: &Calls,
-    fleet: &Fleet,
-    seen: &SeenCertificates,
-) -> Result<Vec<Event>, ApplyError> {
+pub async fn ensure(identities: &Identities, scene: &Scene<'_>) -> Result<Vec<Event>, ApplyError> {
+    let (fleet, seen) = (scene.fleet, &scene.facts.certificates);
     let (now, lifetime) = (clock::now(), fleet.surroundings.certificate_lifetime);
     let plan = shoal_plan::certificates(&seen.planned(), lifetime, &fleet.uid, now);
     let Some(made) = make(&plan, fleet, seen, now)? else { return Ok(Vec::new()) };
-    match write(calls, fleet, seen, &made).await {
+    match write(scene, &made).await {
         Ok((authority, leaf)) => {
             let written = SeenCertificates::of(fleet, authority.as_ref(), Some(&leaf), now);
             identities.remember(&fleet.uid, written);
@@ -164,18 +161,13 @@ fn make(
 }
 
 /// The bundle first: an authority whose key is there has been trusted since it was made.
-async fn write(
-    calls: &Calls,
-    fleet: &Fleet,
-    seen: &SeenCertificates,
-    made: &Made,
-) -> Result<(Option<Secret>, Secret), ApplyError> {
-    let leaf =
-        put(calls, fleet, certificate_secret(fleet, &made.material), seen.leaf_secret.as_ref()).await?;
+async fn write(scene: &Scene<'_>, made: &Made) -> Result<(Option<Secret>, Secret), ApplyError> {
+    let (fleet, seen) = (scene.fleet, &scene.facts.certificates);
+    let leaf = put(scene, certificate_secret(fleet, &made.material), seen.leaf_secret.as_ref()).await?;
     let signer = made.authority.as_ref().or(seen.authority.as_ref().map(|known| &known.signer));
     let authority = match (&made.authority, signer) {
         (Some(made), _) => {
-            Some(put(calls, fleet, authority_secret(fleet, made), seen.authority_secret.as_ref()).await?)
+            Some(put(scene, authority_secret(fleet, made), seen.authority_secret.as_ref()).await?)
         }
         // As it is there, with the identity under which it was looked at.
         (None, Some(stays)) => {
@@ -192,18 +184,14 @@ async fn write(
 }
 
 /// That very Secret as it was looked at, or one that was not there.
-async fn put(
-    calls: &Calls,
-    fleet: &Fleet,
-    mut secret: Secret,
-    over: Option<&Identity>,
-) -> Result<Secret, ApplyError> {
+async fn put(scene: &Scene<'_>, mut secret: Secret, over: Option<&Identity>) -> Result<Secret, ApplyError> {
     let Some(Identity { name, uid, resource_version }) = over else {
-        return Ok(calls.create(&fleet.namespace, &secret).await?);
+        scene.still_wanted().await?;
+        return Ok(scene.calls.create(&scene.fleet.namespace, &secret).await?);
     };
     secret.metadata.uid = Some(uid.clone());
     secret.metadata.resource_version = Some(resource_version.clone());
-    Ok(calls.apply(&fleet.namespace, name, &secret).await?)
+    Ok(scene.calls.apply(&scene.fleet.namespace, name, &secret).await?)
 }
 
 fn told(plan: &CertificatePlan, seen: &SeenCertificates) -> Vec<Event> {

@@ -185,3 +185,25 @@ fn progress_that_ends_takes_its_condition_along() {
     let done = with_stall(&starting, plan(&fleet.cluster, &observed, now()).status, None);
     assert_eq!(kinds(&done), ["Ready", "Progressing", "Degraded"]);
 }
+
+#[test]
+fn numbers_on_the_way_are_no_edge_and_everything_that_is_waited_for_is() {
+    let status = |ready: i32| {
+        json!({
+            "observedGeneration": 1,
+            "conditions": [{ "type": "Progressing", "status": "True", "reason": "Reconciling", "message": ready }],
+            "decode": { "desired": 1000, "ready": ready },
+        })
+    };
+    assert!(!is_edge(&status(1), &status(999)));
+    for (pointer, value) in [
+        ("/observedGeneration", json!(2)),
+        ("/conditions/0/status", json!("False")),
+        ("/conditions/0/reason", json!("Complete")),
+        ("/decode/desired", json!(500)),
+    ] {
+        let mut other = status(1);
+        *other.pointer_mut(pointer).unwrap() = value;
+        assert!(is_edge(&status(1), &other), "{pointer}");
+    }
+}

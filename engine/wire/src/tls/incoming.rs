@@ -36,11 +36,21 @@ impl std::fmt::Debug for Incoming {
 impl Identity {
     /// Accepts from `listener` who has a certificate of the fleet, and nobody else.
     pub fn incoming(&self, listener: TcpListener) -> Incoming {
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.server));
+        let acceptor = self.acceptor();
         let accepted = stream::unfold(listener, async |listener| Some((listener.accept().await, listener)));
         let shaken = accepted.map(move |accepted| handshake(acceptor.clone(), accepted));
         let ready = shaken.buffer_unordered(HANDSHAKES);
         Incoming(ready.filter_map(|outcome| std::future::ready(outcome.transpose())).boxed())
+    }
+
+    /// One connection of a listener that serves several fleets; none if the peer is not of this one.
+    pub async fn accept(&self, tcp: TcpStream) -> io::Result<Option<Accepted>> {
+        let peer = tcp.peer_addr()?;
+        handshake(self.acceptor(), Ok((tcp, peer))).await
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.server))
     }
 }
 
