@@ -176,7 +176,7 @@ impl Store {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Over three years, with operators that are away for days and an authority's Secret that is deleted at any
     /// time, two processes of a fleet never refuse each other, and the bundle stays small.
