@@ -15,6 +15,7 @@ use shoal_engine::instance::{Identity, Instance, Model, Settings};
 use shoal_engine::scheduler::{self, Limits};
 use shoal_engine::{metrics, server};
 use shoal_wire::FleetSecret;
+use shoal_wire::tls;
 use tokio::net::TcpListener;
 
 use crate::options::Options;
@@ -92,7 +93,11 @@ async fn serve(options: &Options, secret: FleetSecret, model: Model, mut signals
     };
     let grpc = bind(options.listen).await?;
     let data = bind(options.data_listen).await?;
-    let settings = Settings { instance: options.instance.clone(), stall_timeout: options.stall_timeout };
+    let tls = options.tls_dir.as_deref().map(tls::Identity::load).transpose().context("--tls-dir")?;
+    if tls.is_none() && !options.listen.ip().is_loopback() {
+        tracing::warn!(listen = %options.listen, "gRPC can be read on its way: give --tls-dir, or use a private network");
+    }
+    let settings = Settings { instance: options.instance.clone(), stall_timeout: options.stall_timeout, tls };
     let instance = Instance::start(settings, secret, model, data)?;
     let warming = Arc::clone(&instance);
     tokio::task::spawn_blocking(move || LazyLock::force(&warming.grammars).is_ok());

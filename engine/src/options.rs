@@ -24,6 +24,10 @@ pub(crate) struct Options {
     /// File with the fleet's secret: 32 to 4096 bytes, the same for every instance and gateway
     #[arg(long, value_name = "PATH")]
     pub(crate) secret_file: PathBuf,
+    /// Folder with ca.crt, tls.crt and tls.key: gRPC is within mutual TLS, and each peer must have a certificate of that
+    /// authority for the same name; followed when the files change [default: gRPC without TLS]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls_dir: Option<PathBuf>,
     /// Address of the gRPC server; port 0 takes any free port
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = address)]
     pub(crate) listen: SocketAddr,

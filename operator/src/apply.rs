@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use crate::{
+    certificates::IssueError,
     children::{Applied, Child, Children, Prepared},
     covers::covers,
     error::{CallError, Class},
@@ -23,6 +24,8 @@ pub enum ApplyError {
     Outdated,
     #[error("no randomness for the fleet secret: {0}")]
     Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
 }
 
 impl ApplyError {
@@ -34,6 +37,8 @@ impl ApplyError {
             Self::Json { .. } => Class::Invalid,
             Self::Outdated => Class::Conflict,
             Self::Random(_) => Class::Fatal,
+            // The next try has other keys.
+            Self::Issue(_) => Class::Transient,
         }
     }
 }

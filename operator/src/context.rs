@@ -22,6 +22,7 @@ use shoal_crds::ServingCluster;
 use crate::{
     actuate::Engines,
     cache::{Cache, Watched},
+    certificates::Identities,
     error::Class,
     fleet::{Fleet, Surroundings},
     labels::MANAGER,
@@ -42,6 +43,7 @@ pub struct Context {
     pub cache: Cache,
     pub engines: Engines,
     pub secrets: Secrets,
+    pub identities: Identities,
     pub recorder: Recorder,
     pub surroundings: Surroundings,
     pub leadership: Leadership,
@@ -97,6 +99,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             engines: Engines::new(Arc::clone(&metrics)),
             secrets: Secrets::default(),
+            identities: Identities::new(Arc::clone(&metrics)),
             failures: Failures::default(),
             published: Mutex::default(),
             waiting: Mutex::default(),
@@ -205,6 +208,7 @@ impl Context {
             .filter_map(|cluster| kube::Resource::meta(cluster.as_ref()).uid.as_deref())
             .collect();
         self.secrets.keep(|uid| alive.contains(uid));
+        self.identities.keep(|uid| alive.contains(uid));
         self.published.lock().retain(|uid, _| alive.contains(uid.as_str()));
         self.engines.keep(|uid| alive.contains(uid));
         self.written.lock().remove(reference);

@@ -62,6 +62,8 @@ pub fn fleet(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fl
             generation: cluster.metadata.generation.unwrap_or(1),
             spec: cluster.spec.clone(),
             image: surroundings.images.engine.clone(),
+            // Unless a look at the gateways finds one that knows no TLS.
+            tls: true,
             // A deleted cluster is left to the garbage collector, which ends everything that it owns.
             stopping: false,
         },

@@ -106,7 +106,7 @@ impl Engine {
 
     pub(crate) async fn shaped(name: &str, shape: Shape) -> Self {
         let (model, thread) = load(&shape);
-        let settings = Settings { instance: name.to_owned(), stall_timeout: STALL };
+        let settings = Settings { instance: name.to_owned(), stall_timeout: STALL, tls: None };
         let data = listener().await;
         let mut instance = Instance::start(settings, secret(), model, data).expect("an instance");
         if let Some(address) = shape.data_address {

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde::{Deserialize, Serialize};
 use shoal_plan::last_words;
 
-use crate::clock;
+use crate::{clock, labels};
 
 pub const ENGINE_CONTAINER: &str = "engine";
 /// Characters of a message shown as a reason.
@@ -67,6 +67,13 @@ pub(super) fn state(pod: &WatchedPod, container: &str) -> State {
             unscheduled(status).or_else(|| assigned(status)).unwrap_or(State::Starting { since: created })
         }
     }
+}
+
+/// Whether its program was started with certificates, as was noted when the pod was made. It is never found out by
+/// trying.
+pub(super) fn knows_tls(pod: &WatchedPod) -> bool {
+    let notes = pod.metadata.annotations.as_ref();
+    notes.and_then(|notes| notes.get(labels::TLS)).is_some_and(|how| how == labels::MUTUAL)
 }
 
 /// Times that the node has started the container again.
