@@ -53,7 +53,7 @@ impl World {
         let client = Client::try_from(config.clone())?;
         config.default_retry = false;
         let plain = Client::try_from(config)?;
-        let engines = Arc::new(engines::start(client.clone())?);
+        let engines = Arc::new(engines::start(client.clone()).await?);
         let kinds = Arc::new(kinds(&client).await?);
         std::fs::create_dir_all(&folder)?;
         Ok(Self { client, plain, engines, kinds, folder })
