@@ -1,6 +1,6 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
+.PHONY: help build demo demo-k8s test e2e lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,8 +11,14 @@ build: ## compile everything in the release profile
 demo: ## start prefill, decode and gateway, answer one chat, print figures, stop; KEEP=1 leaves it serving
 	@KEEP="$(KEEP)" scripts/demo.sh
 
-test: ## lint, unit tests, end-to-end tests with a real model, OpenAI SDK conformance
+demo-k8s: build ## the same in a real Kubernetes on this machine, by the commands of the README; KEEP=1 leaves it up
+	@KEEP="$(KEEP)" scripts/demo-k8s.sh
+
+test: ## lint, unit tests, end-to-end tests with a real model and a real Kubernetes, OpenAI SDK conformance
 	@scripts/test.sh
+
+e2e: ## tests of the operator in a real Kubernetes cluster; TESTS= names of tests, KEEP=1 leaves the cluster up
+	@KEEP="$(KEEP)" scripts/e2e.sh $(TESTS)
 
 lint: ## format, clippy, licences, shell scripts, documentation, every crate alone
 	@scripts/lint.sh

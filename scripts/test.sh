@@ -1,11 +1,22 @@
 #!/usr/bin/env bash
-# Lint, unit tests, end-to-end tests with the real model, and the conformance suites.
+# Lint, unit tests, end-to-end tests with the real model and in a real Kubernetes, and the conformance suites.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh"
 cd "$root"
 need_rust
 need_python
+
+# A machine that cannot run a cluster has said what it lacks.
+kubernetes() {
+    local status=0
+    SHOAL_BUILT=1 scripts/e2e.sh || status=$?
+    ((status == 77)) && [[ ${SHOAL_REQUIRE_CLUSTER:-} != 1 ]] || return "$status"
+    say ""
+    say "!!! NOT TESTED: the operator in a Kubernetes cluster, because this machine cannot run one (see above)."
+    say "!!! SHOAL_REQUIRE_CLUSTER=1 makes that a failure."
+    say ""
+}
 
 SHOAL_TEST_MODEL=$(scripts/model.sh)
 export SHOAL_TEST_MODEL SHOAL_REQUIRE_MODEL=1
@@ -15,4 +26,5 @@ stage "build" cargo build --release --locked --workspace --all-targets
 stage "unit tests" cargo test --release --locked --workspace --exclude shoal-e2e
 # One after the other: each test starts whole fleets and judges their timing.
 stage "end-to-end tests" cargo test --release --locked --package shoal-e2e -- --test-threads=1
+stage "Kubernetes" kubernetes
 stage "conformance" scripts/conformance.sh

@@ -3,8 +3,10 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/yaml/servingclusters.yaml");
-    std::fs::write(path, shoal_crds::servingclusters_yaml()?)?;
-    println!("{path}");
+    for (file, text) in shoal_crds::definitions()? {
+        let path = format!("{}/yaml/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(&path, text)?;
+        println!("{path}");
+    }
     Ok(())
 }

@@ -4,12 +4,21 @@
 
 use kube::core::cel::compile_schema;
 use serde_json::Value;
-use shoal_crds::{CustomResourceExt, ServingCluster, servingclusters_yaml};
+use shoal_crds::{CustomResourceExt, MAX_REPLICAS, ServingCluster, ServingRole, definitions};
 
-fn schema() -> Value {
-    let crd = serde_json::to_value(ServingCluster::crd()).unwrap();
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+fn definition(kind: &str) -> Value {
+    let crd = match kind {
+        "ServingCluster" => ServingCluster::crd(),
+        _ => ServingRole::crd(),
+    };
+    serde_json::to_value(crd).unwrap()
 }
+
+fn schema(kind: &str) -> Value {
+    definition(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
+
+const KINDS: [&str; 2] = ["ServingCluster", "ServingRole"];
 
 fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -22,32 +31,37 @@ fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
 
 #[test]
 fn the_committed_yaml_is_what_the_types_generate() {
-    let committed = include_str!("../yaml/servingclusters.yaml");
-    assert!(
-        servingclusters_yaml().unwrap() == committed,
-        "crds/yaml/servingclusters.yaml is stale; run: cargo run -p shoal-crds --example generate"
-    );
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/yaml");
+    for (file, generated) in definitions().unwrap() {
+        assert!(
+            std::fs::read_to_string(format!("{folder}/{file}")).unwrap() == generated,
+            "crds/yaml/{file} is stale; run: cargo run -p shoal-crds --example generate"
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), definitions().unwrap().len());
 }
 
 #[test]
 fn every_field_is_documented_and_ours_say_default_and_example() {
     let mut missing = Vec::new();
-    walk("", &schema(), &mut |path, property| {
-        let text = property["description"].as_str().unwrap_or_default();
-        let ours = path.starts_with(".spec.") || (path.starts_with(".status.") && !path.contains("[]"));
-        let says = |word| text.contains(word);
-        let complete = !ours || (says("Example: ") && (says("Default: ") || says("Required.")));
-        if text.is_empty() || !complete {
-            missing.push(format!("{path}: {text:?}"));
-        }
-    });
+    for kind in KINDS {
+        walk(kind, &schema(kind), &mut |path, property| {
+            let text = property["description"].as_str().unwrap_or_default();
+            let ours = path.contains(".spec.") || (path.contains(".status.") && !path.contains("[]"));
+            let says = |word| text.contains(word);
+            let complete = !ours || (says("Example: ") && (says("Default: ") || says("Required.")));
+            if text.is_empty() || !complete {
+                missing.push(format!("{path}: {text:?}"));
+            }
+        });
+    }
     assert!(missing.is_empty(), "fields without sentence, default or example:\n{}", missing.join("\n"));
 }
 
 #[test]
 fn documented_defaults_are_the_defaults_of_the_schema() {
     let mut checked = 0;
-    walk("", &schema(), &mut |path, property| {
+    walk("", &schema("ServingCluster"), &mut |path, property| {
         let scalar = property["default"]
             .as_str()
             .map(ToOwned::to_owned)
@@ -78,17 +92,55 @@ fn every_rule_compiles_and_has_a_message_of_its_own() {
             compile_schema(property).compilation_errors()
         );
     };
-    visit("", &schema());
-    walk("", &schema(), &mut visit);
-    assert_eq!(rules, 14, "each is also exercised in documents.rs");
+    for kind in KINDS {
+        visit(kind, &schema(kind));
+        walk(kind, &schema(kind), &mut visit);
+    }
+    assert_eq!(rules, 14 + 4, "each is also exercised in documents.rs or roles.rs");
 }
 
 #[test]
 fn kubectl_get_has_the_columns_a_user_looks_for() {
-    let crd = serde_json::to_value(ServingCluster::crd()).unwrap();
-    let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
-    let names: Vec<&str> = columns.iter().map(|column| column["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["Ready", "Prefill", "Decode", "Model", "Status", "Age", "Endpoint"]);
-    assert_eq!(crd["spec"]["names"]["shortNames"], serde_json::json!(["shc"]));
-    assert_eq!(crd["spec"]["names"]["categories"], serde_json::json!(["shoal"]));
+    for (kind, short, columns) in [
+        (
+            "ServingCluster",
+            "shc",
+            &["Ready", "Prefill", "Decode", "Model", "Status", "Age", "Endpoint"] as &[&str],
+        ),
+        ("ServingRole", "shr", &["Cluster", "Role", "Desired", "Ready", "Status", "Age"]),
+    ] {
+        let crd = definition(kind);
+        let found = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
+        let names: Vec<&str> = found.iter().map(|column| column["name"].as_str().unwrap()).collect();
+        assert_eq!(names, columns);
+        assert_eq!(crd["spec"]["names"]["shortNames"], serde_json::json!([short]));
+        assert_eq!(crd["spec"]["names"]["categories"], serde_json::json!(["shoal"]));
+    }
+}
+
+#[test]
+fn a_role_is_scaled_by_the_standard_subresource() {
+    let subresources = &definition("ServingRole")["spec"]["versions"][0]["subresources"];
+    assert_eq!(
+        subresources["scale"],
+        serde_json::json!({
+            "specReplicasPath": ".spec.replicas",
+            "statusReplicasPath": ".status.replicas",
+            "labelSelectorPath": ".status.selector",
+        })
+    );
+    assert!(subresources["status"].is_object());
+}
+
+/// CEL cannot read a constant of ours, so its limits are written out in rules and texts.
+#[test]
+fn every_limit_of_a_count_is_that_of_the_constant() {
+    let written = definitions().unwrap().map(|(_, text)| text).concat();
+    let most = [MAX_REPLICAS, MAX_REPLICAS - 1].map(|limit| limit.to_string());
+    let limits = written.split("must be at most ").skip(1).chain(written.split("must be 0 to ").skip(1));
+    let limits: Vec<String> =
+        limits.map(|rest| rest.chars().take_while(char::is_ascii_digit).collect()).collect();
+    let counts: Vec<&String> = limits.iter().filter(|limit| limit.len() > 2).collect();
+    assert_eq!(counts.len(), 4, "{limits:?}");
+    assert!(counts.iter().all(|limit| most.contains(limit)), "{counts:?}");
 }

@@ -7,6 +7,9 @@
 //!                                      └──────────── FaultProxy <───────────┘
 //! ```
 //!
+//! In a Kubernetes cluster ([`kubernetes`]) the chart starts the operator, the operator starts the fleet, and a test
+//! has what a user has: kubectl, helm, a client of the API and the gateway's address.
+//!
 //! Nothing here knows the inside of an engine or gateway: processes are started from their binaries and
 //! watched through their own interfaces and `/proc`.
 
@@ -17,6 +20,7 @@ pub mod fleet;
 pub mod gateway;
 pub mod generation;
 pub mod http;
+pub mod kubernetes;
 pub mod model;
 pub mod process;
 pub mod relay;

@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::join_all;
+use futures::{FutureExt as _, StreamExt as _, stream};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use shoal_plan::Role;
 use shoal_wire::{
@@ -28,8 +29,17 @@ use crate::metrics::Metrics;
 
 /// How long an answer may take.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// Calls on their way at once, of one cluster.
+const AT_ONCE: usize = 256;
 /// An answer as young as this serves another look, so that a burst of events does not become one of calls.
 const FRESH: Duration = Duration::from_millis(250);
+/// So does an answer of this age of an engine that is as its pod's marks say: news of it come by its pod.
+const SETTLED: Duration = Duration::from_secs(5);
+/// An engine that did not answer is not asked again before.
+const SILENT: Duration = Duration::from_secs(1);
+/// With more engines than this, connections to those that are as they should be are not kept: each costs a
+/// file descriptor and some ten kilobytes, and is made anew in less than a millisecond.
+const CONNECTIONS: usize = 512;
 /// Without an answer for this long an engine is unresponsive.
 pub const SILENCE: Duration = Duration::from_secs(10);
 
@@ -40,6 +50,18 @@ pub struct Target {
     pub uid: String,
     /// `ip:port` of its gRPC.
     pub address: String,
+    /// When its container was started: what an earlier process said counts no more.
+    pub since: Timestamp,
+    /// What the marks of its pod say.
+    pub role: Role,
+    pub draining: bool,
+}
+
+impl Target {
+    /// It is what the marks say, and not on its way out.
+    fn is_settled(&self, said: &EngineState) -> bool {
+        !self.draining && correction(self.role, self.draining, said).is_none()
+    }
 }
 
 /// What an engine said last, and for how long it has said nothing since.
@@ -77,18 +99,45 @@ pub fn correction(role: Role, draining: bool, said: &EngineState) -> Option<Corr
     }
 }
 
-/// One engine process's connection, by UID of its pod.
+/// One engine process.
 #[derive(Debug, Clone)]
 struct Known {
-    channel: Channel,
+    /// When its container was started, by the clock of its node.
+    started: Timestamp,
+    channel: Option<Channel>,
     since: Instant,
     last: Option<(Instant, EngineState)>,
+    /// When it was last asked, and whether it answered then.
+    asked: Option<(Instant, bool)>,
 }
+
+impl Known {
+    fn is_due(&self, target: &Target) -> bool {
+        let Some((at, answered)) = self.asked else { return true };
+        let settled = self.last.as_ref().is_some_and(|(_, said)| target.is_settled(said));
+        at.elapsed()
+            >= match (answered, settled) {
+                (false, _) => SILENT,
+                (true, true) => SETTLED,
+                (true, false) => FRESH,
+            }
+    }
+
+    fn answer(&self) -> Answer {
+        let heard = self.last.as_ref().map_or(self.since, |(at, _)| *at);
+        let silence =
+            if self.asked.is_some_and(|(_, answered)| answered) { Duration::ZERO } else { heard.elapsed() };
+        Answer { silence, said: self.last.as_ref().map(|(_, said)| said.clone()) }
+    }
+}
+
+/// Engines by UID of their cluster and of their pod.
+type ByPod = HashMap<String, Known>;
 
 /// Connections to engines, and what each said last. All of it is learned again by asking.
 #[derive(Debug)]
 pub struct Engines {
-    known: Mutex<HashMap<String, Known>>,
+    known: Mutex<HashMap<String, ByPod>>,
     metrics: Arc<Metrics>,
 }
 
@@ -97,41 +146,56 @@ impl Engines {
         Self { known: Mutex::default(), metrics }
     }
 
-    /// Asks all of them at once; by pod name. Takes no longer than one silent engine does.
-    pub async fn ask(&self, targets: &[Target], secret: &FleetSecret) -> HashMap<String, Answer> {
-        let asked =
-            targets.iter().map(|target| async { (target.pod.clone(), self.one(target, secret).await) });
-        join_all(asked).await.into_iter().filter_map(|(pod, answer)| Some((pod, answer?))).collect()
+    /// Asks the engines of a cluster that are due, many at once, and forgets all others of it; by pod name. Takes
+    /// no longer than one silent engine does, for every few hundred of them.
+    pub async fn ask(
+        &self,
+        cluster: &str,
+        targets: &[Target],
+        secret: &FleetSecret,
+    ) -> HashMap<String, Answer> {
+        self.forget_others(cluster, targets);
+        let asked: Vec<_> = targets.iter().map(|target| self.one(cluster, target, secret).boxed()).collect();
+        let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let answered = |(target, answer): (&Target, Option<Answer>)| Some((target.pod.clone(), answer?));
+        targets.iter().zip(answers).filter_map(answered).collect()
     }
 
-    async fn one(&self, target: &Target, secret: &FleetSecret) -> Option<Answer> {
-        let known = self.connection(target)?;
-        if known.last.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-            let request = secret.sign(Request::new(GetStateRequest {}));
-            let call = async |mut client: EngineClient<Channel>| client.get_state(request).await;
-            // Another process may have the address of a pod that is gone.
-            let said = self.call("get_state", call(EngineClient::new(known.channel.clone()))).await;
-            if let Some(said) = said.ok().filter(|said| said.instance == target.pod)
-                && let Some(known) = self.known.lock().get_mut(&target.uid)
-            {
-                known.last = Some((Instant::now(), said));
-            }
+    async fn one(&self, cluster: &str, target: &Target, secret: &FleetSecret) -> Option<Answer> {
+        let known = self.known(cluster, target);
+        if !known.is_due(target) {
+            return Some(known.answer());
         }
-        let latest = self.known.lock().get(&target.uid).cloned()?;
-        let heard = latest.last.as_ref().map_or(latest.since, |(at, _)| *at);
-        Some(Answer { silence: heard.elapsed(), said: latest.last.map(|(_, said)| said) })
+        let client = EngineClient::new(self.connection(cluster, target)?);
+        let request = secret.sign(Request::new(GetStateRequest {}));
+        let call = async |mut client: EngineClient<Channel>| client.get_state(request).await;
+        let said = self.call("get_state", call(client)).await;
+        // Another process may have the address of a pod that is gone.
+        let said = said.ok().filter(|said| said.instance == target.pod);
+        let mut all = self.known.lock();
+        let many = all.values().map(HashMap::len).sum::<usize>() > CONNECTIONS;
+        let known = all.get_mut(cluster)?.get_mut(&target.uid)?;
+        known.asked = Some((Instant::now(), said.is_some()));
+        if let Some(said) = said {
+            if many && target.is_settled(&said) {
+                known.channel = None;
+            }
+            known.last = Some((Instant::now(), said));
+        }
+        Some(known.answer())
     }
 
     /// Sets one thing right, under this epoch; what the engine says afterwards is what counts.
     pub async fn correct(
         &self,
+        cluster: &str,
         target: &Target,
         secret: &FleetSecret,
         correction: Correction,
         epoch: u64,
     ) -> Result<(), Status> {
-        let Some(known) = self.connection(target) else { return Ok(()) };
-        let mut client = EngineClient::new(known.channel);
+        let Some(channel) = self.connection(cluster, target) else { return Ok(()) };
+        let mut client = EngineClient::new(channel);
         match correction {
             Correction::SetRole(role) => {
                 let role = i32::from(match role {
@@ -148,28 +212,47 @@ impl Engines {
             }
         }
         // The next look asks anew.
-        if let Some(known) = self.known.lock().get_mut(&target.uid)
-            && let Some((at, _)) = &mut known.last
-        {
-            *at = at.checked_sub(FRESH).unwrap_or(*at);
+        if let Some(known) = self.known.lock().get_mut(cluster).and_then(|pods| pods.get_mut(&target.uid)) {
+            known.asked = None;
         }
         Ok(())
     }
 
-    /// Forgets every pod that is gone.
-    pub fn keep(&self, exists: &HashSet<String>) {
-        self.known.lock().retain(|uid, _| exists.contains(uid));
+    /// Forgets every cluster that is gone.
+    pub fn keep(&self, exists: impl Fn(&str) -> bool) {
+        self.known.lock().retain(|cluster, _| exists(cluster));
     }
 
-    fn connection(&self, target: &Target) -> Option<Known> {
-        if let Some(known) = self.known.lock().get(&target.uid) {
-            return Some(known.clone());
+    fn forget_others(&self, cluster: &str, targets: &[Target]) {
+        let mut all = self.known.lock();
+        let Some(known) = all.get_mut(cluster) else { return };
+        let stay: HashSet<&str> = targets.iter().map(|target| target.uid.as_str()).collect();
+        known.retain(|uid, _| stay.contains(uid.as_str()));
+    }
+
+    /// What is known of the process that runs in the pod now.
+    fn known(&self, cluster: &str, target: &Target) -> Known {
+        let fresh =
+            || Known { started: target.since, channel: None, since: Instant::now(), last: None, asked: None };
+        let mut all = self.known.lock();
+        let pods = all.entry(cluster.to_owned()).or_default();
+        let known = pods.entry(target.uid.clone()).or_insert_with(fresh);
+        if known.started != target.since {
+            *known = fresh();
+        }
+        known.clone()
+    }
+
+    fn connection(&self, cluster: &str, target: &Target) -> Option<Channel> {
+        if let Some(channel) = self.known(cluster, target).channel {
+            return Some(channel);
         }
         let endpoint = Endpoint::from_shared(format!("http://{}", target.address)).ok()?;
         let channel = endpoint.connect_timeout(DEADLINE).connect_lazy();
-        let known = Known { channel, since: Instant::now(), last: None };
-        self.known.lock().insert(target.uid.clone(), known.clone());
-        Some(known)
+        let mut all = self.known.lock();
+        let known = all.get_mut(cluster).and_then(|pods| pods.get_mut(&target.uid))?;
+        known.channel = Some(channel.clone());
+        Some(channel)
     }
 
     #[tracing::instrument(level = "debug", skip(self, sent))]

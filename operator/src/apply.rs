@@ -41,13 +41,14 @@ impl ApplyError {
 }
 
 /// Whether anything was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    Written,
     Unchanged,
+    Written,
 }
 
-/// Writes what differs. Access and policies come before the pods that need them; the Deployment comes last,
+/// Writes what differs. Counts come first: a scaling that was not seen ends it before anything else is done.
+/// Access and policies come before the pods that need them; the Deployment comes last,
 /// so that no gateway starts without them.
 pub async fn apply(
     calls: &Calls,
@@ -57,6 +58,8 @@ pub async fn apply(
 ) -> Result<(Children<Applied>, Effect), ApplyError> {
     // Both without a rest pattern: a kind that is rendered and not written must not compile.
     let Children {
+        prefill_role,
+        decode_role,
         account,
         role,
         binding,
@@ -70,6 +73,8 @@ pub async fn apply(
     } = children;
     let mut pen = Pen { calls, fleet, effect: Effect::Unchanged };
     let written = Children {
+        prefill_role: pen.put_as_seen(prefill_role, live.prefill_role.as_deref()).await?,
+        decode_role: pen.put_as_seen(decode_role, live.decode_role.as_deref()).await?,
         account: pen.put(account, live.account.as_deref()).await?,
         role: pen.put(role, live.role.as_deref()).await?,
         binding: pen.put(binding, live.binding.as_deref()).await?,
@@ -84,6 +89,15 @@ pub async fn apply(
     Ok((written, pen.effect))
 }
 
+/// What a write may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The object that was looked at, whatever has become of it.
+    Object,
+    /// The object exactly as it was looked at.
+    Version,
+}
+
 /// Writes objects one by one and remembers whether it had to.
 struct Pen<'a> {
     calls: &'a Calls,
@@ -94,7 +108,21 @@ struct Pen<'a> {
 impl Pen<'_> {
     /// Applies one object, unless it is so already. An object that the cache does not have is looked for
     /// first: it may be somebody else's, which is not taken over.
-    async fn put<K: Child>(&mut self, mut wanted: K, cached: Option<&K>) -> Result<K, ApplyError> {
+    async fn put<K: Child>(&mut self, wanted: K, cached: Option<&K>) -> Result<K, ApplyError> {
+        self.put_over(wanted, cached, Over::Object).await
+    }
+
+    /// The same, of an object that others edit too: what they wrote after it was seen is not overwritten.
+    async fn put_as_seen<K: Child>(&mut self, wanted: K, cached: Option<&K>) -> Result<K, ApplyError> {
+        self.put_over(wanted, cached, Over::Version).await
+    }
+
+    async fn put_over<K: Child>(
+        &mut self,
+        mut wanted: K,
+        cached: Option<&K>,
+        over: Over,
+    ) -> Result<K, ApplyError> {
         let namespace = &self.fleet.namespace;
         let name = wanted.meta().name.clone().unwrap_or_default();
         let fetched = match cached {
@@ -110,6 +138,9 @@ impl Pen<'_> {
             }
             // The very object that was looked at, or none.
             wanted.meta_mut().uid.clone_from(&found.meta().uid);
+            if over == Over::Version {
+                wanted.meta_mut().resource_version.clone_from(&found.meta().resource_version);
+            }
         }
         self.effect = Effect::Written;
         Ok(self.calls.apply::<K>(namespace, &name, &wanted).await?)

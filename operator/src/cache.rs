@@ -4,12 +4,14 @@
 //! Everything that is written from such a view is safe to be written late: creations have fixed names,
 //! deletions name UID and resource version.
 
-use std::{collections::HashSet, sync::Arc};
+mod pods;
+
+use std::{future::Future, sync::Arc};
 
 use futures::{StreamExt as _, stream::BoxStream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Pod, Service, ServiceAccount},
+    core::v1::{Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
@@ -23,9 +25,18 @@ use kube::{
         watcher,
     },
 };
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
+use shoal_plan::Role as PlannedRole;
 
-use crate::{children::Child, fleet::Fleet, labels, metrics::Metrics, names::ObjectName};
+use crate::{
+    children::Child,
+    fleet::Fleet,
+    labels,
+    metrics::Metrics,
+    names::ObjectName,
+    observe::{SeenPod, WatchedPod},
+};
+use pods::Pods;
 
 /// A cluster that may not be readable: one broken object must not stop the watch of all others.
 pub type Watched = DeserializeGuard<ServingCluster>;
@@ -55,7 +66,8 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub struct Cache {
     pub clusters: Store<Watched>,
-    pods: Store<Pod>,
+    pods: Pods,
+    serving_roles: Store<ServingRole>,
     accounts: Store<ServiceAccount>,
     roles: Store<Role>,
     bindings: Store<RoleBinding>,
@@ -68,6 +80,8 @@ pub struct Cache {
 /// The children of one cluster as they were last seen, whoever controls them.
 #[derive(Debug, Default)]
 pub struct Live {
+    pub prefill_role: Option<Arc<ServingRole>>,
+    pub decode_role: Option<Arc<ServingRole>>,
     pub account: Option<Arc<ServiceAccount>>,
     pub role: Option<Arc<Role>>,
     pub binding: Option<Arc<RoleBinding>>,
@@ -79,13 +93,23 @@ pub struct Live {
     pub gateway: Option<Arc<Deployment>>,
 }
 
+impl Live {
+    pub fn role(&self, role: PlannedRole) -> Option<&ServingRole> {
+        match role {
+            PlannedRole::Prefill => self.prefill_role.as_deref(),
+            PlannedRole::Decode => self.decode_role.as_deref(),
+        }
+    }
+}
+
 impl Cache {
     /// Begins every watch. The streams have to be read for the stores to fill.
     pub fn watch(client: &Client, scope: &Scope, metrics: &Arc<Metrics>) -> (Self, Triggers) {
         let mut triggers: Vec<Triggers> = Vec::new();
         let cache = Self {
             clusters: clusters(client, scope, metrics, &mut triggers),
-            pods: children(client, scope, metrics, &mut triggers),
+            pods: pods(client, scope, metrics, &mut triggers),
+            serving_roles: children(client, scope, metrics, &mut triggers),
             accounts: children(client, scope, metrics, &mut triggers),
             roles: children(client, scope, metrics, &mut triggers),
             bindings: children(client, scope, metrics, &mut triggers),
@@ -99,38 +123,55 @@ impl Cache {
 
     /// Waits until every store holds a whole view: half a view would look like objects that are missing.
     pub async fn filled(&self) -> bool {
-        let Self { clusters, pods, accounts, roles, bindings, policies, services, budgets, deployments } =
-            self;
-        tokio::try_join!(
-            clusters.wait_until_ready(),
-            pods.wait_until_ready(),
-            accounts.wait_until_ready(),
-            roles.wait_until_ready(),
-            bindings.wait_until_ready(),
-            policies.wait_until_ready(),
-            services.wait_until_ready(),
-            budgets.wait_until_ready(),
-            deployments.wait_until_ready(),
-        )
-        .is_ok()
+        let Self {
+            clusters,
+            pods,
+            serving_roles,
+            accounts,
+            roles,
+            bindings,
+            policies,
+            services,
+            budgets,
+            deployments,
+        } = self;
+        let others = async {
+            tokio::try_join!(
+                clusters.wait_until_ready(),
+                serving_roles.wait_until_ready(),
+                accounts.wait_until_ready(),
+                roles.wait_until_ready(),
+                bindings.wait_until_ready(),
+                policies.wait_until_ready(),
+                services.wait_until_ready(),
+                budgets.wait_until_ready(),
+                deployments.wait_until_ready(),
+            )
+        };
+        tokio::join!(others, pods.filled()).0.is_ok()
     }
 
-    /// Pods that carry the cluster's label, in its namespace.
-    pub fn pods_of(&self, fleet: &Fleet) -> Vec<Arc<Pod>> {
-        self.pods.state_filter(|pod| {
-            pod.metadata.namespace.as_deref() == Some(&fleet.namespace)
-                && cluster_label(pod) == Some(fleet.name())
-        })
+    /// Pods that carry the cluster's label, in its namespace, by name.
+    pub fn pods_of(&self, fleet: &Fleet) -> Vec<SeenPod> {
+        self.pods.of(&ObjectRef::new(fleet.name()).within(&fleet.namespace))
     }
 
-    /// Of every pod there is.
-    pub fn pod_uids(&self) -> HashSet<String> {
-        self.pods.state().iter().filter_map(|pod| pod.metadata.uid.clone()).collect()
+    /// Waits until each of these pods of a cluster is seen as something else than under that resource version.
+    pub fn moved_on<'a>(
+        &'a self,
+        cluster: &'a ObjectRef<Watched>,
+        pods: &'a [(String, Option<String>)],
+    ) -> impl Future<Output = ()> + Send + 'a {
+        let other = |now: &Pods| pods.iter().all(|(name, version)| now.version(cluster, name) != *version);
+        self.pods.until(other)
     }
 
     pub fn live(&self, fleet: &Fleet) -> Live {
         let (gateway, instances) = (fleet.names().gateway(), fleet.names().instances());
+        let role = |role| get(&self.serving_roles, fleet, &fleet.names().role(role));
         Live {
+            prefill_role: role(PlannedRole::Prefill),
+            decode_role: role(PlannedRole::Decode),
             account: get(&self.accounts, fleet, &gateway),
             role: get(&self.roles, fleet, &gateway),
             binding: get(&self.bindings, fleet, &gateway),
@@ -146,21 +187,21 @@ impl Cache {
     /// For tests: a view without any watch.
     #[cfg(test)]
     pub(crate) fn of(
-        pods: Vec<Pod>,
+        pods: Vec<k8s_openapi::api::core::v1::Pod>,
         children: Option<&crate::children::Children<crate::children::Prepared>>,
     ) -> Self {
-        fn filled<K: Child>(objects: impl IntoIterator<Item = K>) -> Store<K> {
-            let (reader, mut writer) = store();
-            writer.apply_watcher_event(&watcher::Event::Init);
-            for object in objects {
-                writer.apply_watcher_event(&watcher::Event::InitApply(object));
-            }
-            writer.apply_watcher_event(&watcher::Event::InitDone);
-            reader
+        let view = Pods::new();
+        view.note(watcher::Event::Init);
+        for pod in pods {
+            view.note(watcher::Event::InitApply(pod.into()));
         }
+        view.note(watcher::Event::InitDone);
         Self {
             clusters: store().0,
-            pods: filled(pods),
+            pods: view,
+            serving_roles: filled(
+                children.into_iter().flat_map(|all| [all.prefill_role.clone(), all.decode_role.clone()]),
+            ),
             accounts: filled(children.map(|all| all.account.clone())),
             roles: filled(children.map(|all| all.role.clone())),
             bindings: filled(children.map(|all| all.binding.clone())),
@@ -180,8 +221,31 @@ impl Cache {
     }
 }
 
+#[cfg(test)]
+fn filled<K: Child>(objects: impl IntoIterator<Item = K>) -> Store<K> {
+    let (reader, mut writer) = store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    for object in objects {
+        writer.apply_watcher_event(&watcher::Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    reader
+}
+
 fn get<K: Child>(from: &Store<K>, fleet: &Fleet, name: &ObjectName) -> Option<Arc<K>> {
     from.get(&ObjectRef::new(name.as_str()).within(&fleet.namespace))
+}
+
+#[cfg(test)]
+impl Cache {
+    /// The same view without the ServingRole of that role.
+    pub(crate) fn without_role(self, role: PlannedRole) -> Self {
+        let others = self.serving_roles.state().into_iter().map(Arc::unwrap_or_clone);
+        let named = format!("-{role}");
+        let others =
+            others.filter(|found| found.metadata.name.as_ref().is_some_and(|name| !name.ends_with(&named)));
+        Self { serving_roles: filled(others), ..self }
+    }
 }
 
 fn clusters(
@@ -217,6 +281,16 @@ fn children<K: Child>(
     reader
 }
 
+fn pods(client: &Client, scope: &Scope, metrics: &Arc<Metrics>, triggers: &mut Vec<Triggers>) -> Pods {
+    let index = Pods::new();
+    let noted = index.clone();
+    let stream =
+        watcher(scope.api::<WatchedPod>(client), watcher::Config::default().labels(&labels::managed()))
+            .default_backoff();
+    triggers.push(triggered(stream, move |event| noted.note(event), "Pod", metrics));
+    index
+}
+
 /// The clusters that a stream's objects belong to. A broken watch is counted, and tried again beneath.
 fn triggered<K: Send + 'static>(
     stream: impl futures::Stream<Item = watcher::Result<K>> + Send + 'static,
@@ -241,7 +315,7 @@ fn triggered<K: Send + 'static>(
 }
 
 /// By label, because a gateway's pods are owned by what the Deployment makes.
-fn cluster_of<K: Child>(object: &K) -> Option<ObjectRef<Watched>> {
+fn cluster_of<K: Resource>(object: &K) -> Option<ObjectRef<Watched>> {
     let name = cluster_label(object)?;
     Some(ObjectRef::new(name).within(object.meta().namespace.as_deref()?))
 }

@@ -3,33 +3,39 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::SignedDuration;
 use kube::{
     Client,
+    core::ObjectMeta,
     runtime::{
         events::{Recorder, Reporter},
         reflector::ObjectRef,
     },
 };
 use parking_lot::Mutex;
+use serde::{Deserialize as _, Serialize};
+use serde_json::Value;
 use shoal_crds::{ServingCluster, ServingClusterStatus};
 
 use crate::{
     actuate::Engines,
     cache::{Cache, Watched},
     error::Class,
-    fleet::Surroundings,
+    fleet::{Fleet, Surroundings},
     labels::MANAGER,
     lease::Leadership,
     metrics::Metrics,
     secrets::Secrets,
+    status,
 };
 
 /// Look again soon, not at once: the cache has to catch up with what the API server refused.
 const CONFLICT: Duration = Duration::from_millis(200);
+/// While only numbers change in a status it is written this often, for example while many pods come up.
+const STATUS_PACE: Duration = Duration::from_secs(1);
 
 pub struct Context {
     pub client: Client,
@@ -43,7 +49,11 @@ pub struct Context {
     failures: Failures,
     published: Mutex<HashMap<String, Published>>,
     waiting: Mutex<HashSet<ObjectRef<Watched>>>,
+    written: Mutex<HashMap<ObjectRef<Watched>, Vec<Written>>>,
 }
+
+/// A pod that was written, and the resource version under which it had been seen before, if it had.
+type Written = (String, Option<String>);
 
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,10 +62,23 @@ impl std::fmt::Debug for Context {
 }
 
 /// A status that was written over an object as the cache has it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 struct Published {
     over: Option<String>,
-    status: ServingClusterStatus,
+    status: Value,
+    at: Instant,
+}
+
+impl Published {
+    fn over(meta: &ObjectMeta, status: &impl Serialize) -> Self {
+        let status = serde_json::to_value(status).unwrap_or_default();
+        Self { over: meta.resource_version.clone(), status, at: Instant::now() }
+    }
+
+    fn is(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
+        let now = Self::over(meta, status);
+        self.over == now.over && self.status == now.status
+    }
 }
 
 /// Failures in a row, by object.
@@ -79,6 +102,7 @@ impl Context {
             failures: Failures::default(),
             published: Mutex::default(),
             waiting: Mutex::default(),
+            written: Mutex::default(),
             client,
             cache,
             surroundings,
@@ -88,16 +112,40 @@ impl Context {
     }
 
     /// Whether this status was written already over this very object, so that only the cache is behind.
-    pub fn is_published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> bool {
+    pub fn is_published(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
         let published = self.published.lock();
-        let known = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid));
-        known.is_some_and(|known| known.over == cluster.metadata.resource_version && known.status == *status)
+        let known = meta.uid.as_ref().and_then(|uid| published.get(uid));
+        known.is_some_and(|known| known.is(meta, status))
     }
 
-    pub fn published(&self, cluster: &ServingCluster, status: &ServingClusterStatus) {
-        let uid = cluster.metadata.uid.clone().unwrap_or_default();
-        let over = cluster.metadata.resource_version.clone();
-        self.published.lock().insert(uid, Published { over, status: status.clone() });
+    pub fn published(&self, meta: &ObjectMeta, status: &impl Serialize) {
+        let uid = meta.uid.clone().unwrap_or_default();
+        self.published.lock().insert(uid, Published::over(meta, status));
+    }
+
+    /// How long a status is held back that tells of the same state as the last one, with other numbers.
+    pub fn holds_back(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> Option<Duration> {
+        let published = self.published.lock();
+        let last = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid))?;
+        let left = STATUS_PACE.checked_sub(last.at.elapsed())?;
+        let before = ServingClusterStatus::deserialize(&last.status).ok()?;
+        (!status::is_edge(&before, status)).then_some(left)
+    }
+
+    /// A pod of this cluster was written, which had been seen under this resource version.
+    pub fn wrote(&self, fleet: &Fleet, pod: &str, version: Option<&str>) {
+        let cluster = ObjectRef::new(fleet.name()).within(&fleet.namespace);
+        let written = (pod.to_owned(), version.map(ToOwned::to_owned));
+        self.written.lock().entry(cluster).or_default().push(written);
+    }
+
+    /// Waits until the cache shows what was written since this was last asked. It need not: what is written
+    /// twice is harmless, and costs calls.
+    pub async fn caught_up(&self, cluster: &ObjectRef<Watched>) {
+        let written = self.written.lock().remove(cluster);
+        if let Some(written) = written {
+            self.cache.moved_on(cluster, &written).await;
+        }
     }
 
     /// Something happened to an object.
@@ -143,7 +191,8 @@ impl Context {
             .collect();
         self.secrets.keep(|uid| alive.contains(uid));
         self.published.lock().retain(|uid, _| alive.contains(uid.as_str()));
-        self.engines.keep(&self.cache.pod_uids());
+        self.engines.keep(|uid| alive.contains(uid));
+        self.written.lock().remove(reference);
     }
 }
 

@@ -22,16 +22,16 @@ use crate::{
     fleet::Surroundings,
     lease::Leadership,
     metrics::Metrics,
+    pace::paced,
     reconcile::{ReconcileError, reconcile},
 };
 
 /// Objects looked at together. Most of a look is waiting for the API server or for engines.
 const CONCURRENCY: u16 = 16;
-/// What happens within this time to one object is one look.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-
 /// Every first list is read within this time, unless the API server is away or refuses one.
 const FILLED: Duration = Duration::from_secs(30);
+/// What was written is seen within this time, unless a watch is behind. Nothing breaks if it is not.
+const SEEN: Duration = Duration::from_secs(1);
 
 /// What a controller is made of, each time that this process begins to lead.
 #[derive(Clone)]
@@ -64,14 +64,15 @@ pub async fn run(parts: Parts, stop: impl Future<Output = ()> + Send + 'static) 
     let clusters = cache.clusters.clone();
     let context = Arc::new(Context::new(client, cache, surroundings, leadership, metrics, &identity));
     let noted = Arc::clone(&context);
-    let queue = triggers.inspect(move |reference| noted.queued(reference)).map(Ok::<_, Infallible>);
-    let config = controller::Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE);
+    let triggers = triggers.inspect(move |reference| noted.queued(reference));
+    let queue = paced(triggers).map(Ok::<_, Infallible>);
+    let config = controller::Config::default().concurrency(CONCURRENCY);
     let looks = applier(
         |watched, context| tokio::spawn(look(watched, context)).map(joined).boxed(),
         |watched, error, context| retry(&watched, error, &context),
         Arc::clone(&context),
         clusters,
-        queue.take_until(stop.boxed()),
+        Box::pin(queue).take_until(stop.boxed()),
         config,
     );
     let mut looks = std::pin::pin!(looks);
@@ -102,6 +103,8 @@ async fn look(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, Re
     if tokio::time::timeout(FILLED, context.cache.filled()).await.is_err() {
         return Err(ReconcileError::Blind);
     }
+    // A plan from a view without the last look's writes would ask for them again.
+    let _ = tokio::time::timeout(SEEN, context.caught_up(&reference)).await;
     let begun = Instant::now();
     let calls = Calls::new(context.client.clone(), context.leadership.clone(), Arc::clone(&context.metrics));
     let outcome = match watched.as_ref() {

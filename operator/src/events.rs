@@ -11,13 +11,40 @@ use crate::calls::Calls;
 /// Characters of a note; the API server takes at most 1 KiB.
 const NOTE: usize = 900;
 
-pub fn of_step(step: &Step) -> Event {
-    let (subject, verb) = (step.action.subject(), step.action.verb());
-    let kind = match &step.action {
+/// Subjects named in one note; the rest are counted.
+const NAMED: usize = 5;
+/// Events of one plan. Steps that differ only in their subject share one; what is beyond is in the log.
+const EVENTS: usize = 16;
+
+/// What was done, in its own words.
+pub fn of_steps(steps: &[&Step]) -> Vec<Event> {
+    let mut alike: Vec<Vec<&Step>> = Vec::new();
+    for step in steps {
+        let same = |group: &&mut Vec<&Step>| {
+            group[0].action.verb() == step.action.verb() && group[0].reason == step.reason
+        };
+        match alike.iter_mut().find(same) {
+            Some(group) => group.push(step),
+            None => alike.push(vec![step]),
+        }
+    }
+    alike.iter().take(EVENTS).map(|group| of_group(group)).collect()
+}
+
+/// Of steps that are alike; at least one.
+fn of_group(group: &[&Step]) -> Event {
+    let Step { action, reason: why } = group[0];
+    let kind = match action {
         Action::ReplaceInstance { .. } | Action::ReplaceGateway { .. } => EventType::Warning,
         _ => EventType::Normal,
     };
-    event(kind, reason(&step.action), &format!("{verb} {subject}: {}", step.reason), verb)
+    let named: Vec<&str> = group.iter().take(NAMED).map(|step| step.action.subject()).collect();
+    let more = match group.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let verb = action.verb();
+    event(kind, reason(action), &format!("{verb} {}{more}: {why}", named.join(", ")), verb)
 }
 
 fn reason(action: &Action) -> &'static str {
@@ -88,6 +115,20 @@ mod tests {
 
     fn told(previous: Option<&ServingClusterStatus>, now: &ServingClusterStatus) -> Vec<(EventType, String)> {
         of_status(previous, now).into_iter().map(|event| (event.type_, event.reason)).collect()
+    }
+
+    #[test]
+    fn a_thousand_steps_for_one_reason_are_one_event_and_many_reasons_are_few() {
+        let step = |number: usize, reason: &str| Step {
+            action: Action::DeleteInstance { name: format!("chat-{number}") },
+            reason: reason.to_owned(),
+        };
+        let steps: Vec<Step> = (0..1000).map(|number| step(number, "drained")).collect();
+        let events = of_steps(&steps.iter().collect::<Vec<_>>());
+        let note = "delete chat-0, chat-1, chat-2, chat-3, chat-4 and 995 more: drained";
+        assert_eq!(events.iter().map(|event| event.note.as_deref()).collect::<Vec<_>>(), [Some(note)]);
+        let steps: Vec<Step> = (0..1000).map(|number| step(number, &number.to_string())).collect();
+        assert_eq!(of_steps(&steps.iter().collect::<Vec<_>>()).len(), EVENTS);
     }
 
     #[test]

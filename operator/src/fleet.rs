@@ -2,10 +2,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, runtime::reflector::ObjectRef};
-use shoal_crds::ServingCluster;
-use shoal_plan::Cluster;
+use shoal_crds::{ServingCluster, ServingClusterStatus};
+use shoal_plan::{Cluster, Role};
 
 use crate::{
+    cache::Live,
+    counts::{self, Counts, Hold},
     labels,
     names::{Names, ObjectName},
 };
@@ -30,8 +32,12 @@ pub struct Surroundings {
 /// One checked `ServingCluster`.
 #[derive(Debug, Clone)]
 pub struct Fleet {
-    /// What the planner is given.
+    /// What the planner is given; its counts are those that are to be planned for.
     pub cluster: Cluster,
+    /// Counts that the resource itself says.
+    pub manifest: Counts,
+    /// Counts that its ServingRoles are to say.
+    pub asked: Counts,
     pub namespace: String,
     pub uid: String,
     pub owner: OwnerReference,
@@ -46,6 +52,17 @@ impl Fleet {
 
     pub fn names(&self) -> Names<'_> {
         Names::of(&self.cluster.name)
+    }
+
+    /// Takes over what was edited last, the resource or its ServingRoles; why not, if it is not allowed.
+    pub fn settle(&mut self, live: &Live, status: Option<&ServingClusterStatus>) -> Option<Hold> {
+        let own = |role| live.role(role).filter(|found| self.controls(&found.metadata));
+        let asked = |role| counts::asked(self.manifest.get(role), own(role));
+        self.asked = Counts { prefill: asked(Role::Prefill), decode: asked(Role::Decode) };
+        let (planned, hold) = counts::allowed(self.manifest, self.asked, status);
+        self.cluster.spec.prefill.replicas = planned.prefill;
+        self.cluster.spec.decode.replicas = planned.decode;
+        hold
     }
 
     /// Metadata of every child: name, namespace, the labels by which it is found, its one owner.

@@ -90,6 +90,11 @@ pub fn callable(cluster: &str, model: &str) -> String {
     format!("{CLUSTER}={cluster},{COMPONENT}={},{MODEL}={model}", Component::Instance.as_str())
 }
 
+/// The selector by which an autoscaler finds a role's pods. For metrics alone: a pod leaves it when its role changes.
+pub fn of_role(cluster: &str, role: Role) -> String {
+    format!("{CLUSTER}={cluster},{COMPONENT}={},{ROLE}={role}", Component::Instance.as_str())
+}
+
 /// The role that a pod is to have.
 pub fn role(labels: &BTreeMap<String, String>) -> Option<Role> {
     let text = labels.get(ROLE)?;

@@ -7,9 +7,9 @@ use prometheus::{
 };
 
 /// Seconds; from a pass that finds nothing to do, to one with engines that do not answer.
-const SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
-/// Calls; none at rest, one per object when a cluster is made.
-const CALLS: [f64; 9] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Calls; none at rest, a few per object when a cluster is made, and at most a fixed number of steps.
+const CALLS: [f64; 12] = [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
 
 #[derive(Debug)]
 pub struct Metrics {

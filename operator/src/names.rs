@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use shoal_plan::Role;
+
 /// Longest DNS label; Services, Pods' host names and label values allow no more.
 pub const MAX_LABEL: usize = 63;
 /// Hex digits that stand for what was cut off.
@@ -63,6 +65,11 @@ impl<'a> Names<'a> {
         ObjectName::new(self.cluster, "instances")
     }
 
+    /// The `ServingRole` of one role.
+    pub fn role(&self, role: Role) -> ObjectName {
+        ObjectName::new(self.cluster, role.as_str())
+    }
+
     pub fn fleet_secret(&self) -> ObjectName {
         ObjectName::new(self.cluster, "fleet")
     }
@@ -104,6 +111,7 @@ mod tests {
         });
         [names.gateway(), names.instances(), names.fleet_secret()]
             .into_iter()
+            .chain(Role::ALL.map(|role| names.role(role)))
             .chain(pods)
             .map(String::from)
             .collect()

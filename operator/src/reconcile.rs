@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Resource as _, runtime::controller::Action};
 use shoal_crds::ServingCluster;
-use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan};
+use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Role, Step};
 
 use crate::{
     actuate::{Answer, Correction, correction},
@@ -28,6 +29,10 @@ const RESTING: Duration = Duration::from_secs(15);
 const MOVING: Duration = Duration::from_secs(1);
 /// After an engine was told something.
 const TOLD: Duration = Duration::from_millis(250);
+/// After a look that carried out a part of its plan.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// Engines that are told something at once.
+const ENGINES_AT_ONCE: usize = 64;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
@@ -84,7 +89,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     // No client.
-    let fleet = match validate(cluster, &context.surroundings) {
+    let mut fleet = match validate(cluster, &context.surroundings) {
         Ok(fleet) => fleet,
         Err(error) => {
             return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);
@@ -95,24 +100,31 @@ pub async fn reconcile(
         Ok(facts) => facts,
         Err(error) => return Err(stall(cluster, context, calls, error).await),
     };
+    // No client.
+    let hold = fleet.settle(&facts.live, cluster.status.as_ref());
     // Asks engines.
-    let answers = ask(context, &facts).await;
+    let answers = ask(context, &fleet, &facts).await;
     // No client.
     let now = clock::now();
     let observed = facts.observed(&answers, now);
     let plan = shoal_plan::plan(&fleet.cluster, &observed, now);
     // Writes children.
-    let scene = Scene { calls, fleet: &fleet, facts: &facts, observed: &observed };
+    let scene = Scene { context, calls, fleet: &fleet, facts: &facts, observed: &observed };
     let written = Box::pin(write(context, &scene, &plan)).await;
     // Tells engines.
     let told = actuate(context, &scene, &answers).await;
     // Writes the status, also of a plan that could not be carried out.
-    let trouble = written.as_ref().err().and_then(Stall::of_apply);
+    let held = hold.as_ref().map(Stall::of_hold);
+    let trouble = written.as_ref().err().and_then(Stall::of_apply).or_else(|| held.clone());
     let status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
-    publish(cluster, context, calls, &status).await?;
+    let held_back = publish(cluster, context, calls, &status).await?;
+    if held_back.is_none() {
+        publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
+    }
     written?;
     let told = told?;
-    Ok(Action::requeue(next_look(&plan, &facts, &observed, &answers, told)))
+    let next = next_look(&plan, &facts, &observed, &answers, told);
+    Ok(Action::requeue(held_back.map_or(next, |held_back| next.min(held_back))))
 }
 
 async fn look(
@@ -124,10 +136,10 @@ async fn look(
     observe::observe(&context.cache, &context.secrets, calls, fleet, cluster.status.clone()).await
 }
 
-async fn ask(context: &Context, facts: &Facts) -> HashMap<String, Answer> {
+async fn ask(context: &Context, fleet: &Fleet, facts: &Facts) -> HashMap<String, Answer> {
     let Some(secret) = &facts.secret else { return HashMap::new() };
-    let targets: Vec<_> = facts.instances.iter().filter_map(observe::InstanceFacts::target).collect();
-    context.engines.ask(&targets, &secret.value).await
+    let targets: Vec<_> = facts.instances.iter().filter_map(|facts| facts.target()).collect();
+    context.engines.ask(&fleet.uid, &targets, &secret.value).await
 }
 
 /// Furniture first, then what is in the plan. A step that fails does not keep the others from being made;
@@ -138,34 +150,21 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     let children = Children::render(scene.fleet, &template, &secret.uid);
     let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
     let (children, furnished) = furnish.await?;
-    if plan.steps.iter().any(|step| steps::takes_away(&step.action)) {
+    let steps = steps::of_one_look(plan);
+    if steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }
+    let carried: Vec<_> = steps.iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
+    let outcomes: Vec<_> = stream::iter(carried).buffered(steps::AT_ONCE).collect().await;
     let (mut first, mut told) = (None, Vec::new());
-    for step in &plan.steps {
-        let effect = match &step.action {
-            Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
-            action => scene.carry_out(action).await,
-        };
-        let outcome = match &effect {
-            Ok(Effect::Unchanged) => "unchanged",
-            Ok(Effect::Written) => "written",
-            Err(_) => "failed",
-        };
-        context.metrics.stepped(step.action.verb(), outcome);
-        match effect {
+    for (step, outcome) in steps.into_iter().zip(outcomes) {
+        match outcome {
             Ok(Effect::Unchanged) => {}
-            Ok(Effect::Written) => {
-                tracing::info!(
-                    step = step.action.verb(),
-                    subject = step.action.subject(),
-                    reason = step.reason
-                );
-                told.push(events::of_step(step));
-            }
+            Ok(Effect::Written) => told.push(step),
             Err(error) => first = first.or(Some(error)),
         }
     }
+    let told = events::of_steps(&told);
     let reference = scene.fleet.reference.clone().into();
     events::publish(scene.calls, &context.recorder, &reference, &told).await;
     let tidied = async {
@@ -177,6 +176,24 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
         Some(error) => Err(error),
         None => tidied.map(|_| children),
     }
+}
+
+/// One step, counted and logged. The gateway's were carried out with the furniture.
+async fn carry_out(scene: &Scene<'_>, step: &Step, furnished: Effect) -> Result<Effect, ApplyError> {
+    let effect = match &step.action {
+        Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
+        action => scene.carry_out(action).await,
+    };
+    let outcome = match &effect {
+        Ok(Effect::Unchanged) => "unchanged",
+        Ok(Effect::Written) => "written",
+        Err(_) => "failed",
+    };
+    scene.context.metrics.stepped(step.action.verb(), outcome);
+    if matches!(effect, Ok(Effect::Written)) {
+        tracing::info!(step = step.action.verb(), subject = step.action.subject(), reason = step.reason);
+    }
+    effect
 }
 
 /// The fleet secret that is there, or a new one.
@@ -209,34 +226,80 @@ async fn actuate(
     answers: &HashMap<String, Answer>,
 ) -> Result<bool, ApplyError> {
     let Some(secret) = &scene.facts.secret else { return Ok(false) };
-    let mut told = false;
-    for found in &scene.facts.instances {
-        let said = answers.get(&found.identity.name).and_then(|answer| answer.said.as_ref());
-        let (Some(said), Some(target)) = (said, found.target()) else { continue };
-        let Some(correction) = correction(found.role, found.draining.is_some(), said) else { continue };
-        // The cache may be older than a deletion, which makes an engine drain by itself.
-        if correction == Correction::Undrain && !scene.admits(found).await? {
-            continue;
-        }
-        let epoch = scene.calls.epoch()?;
-        if let Err(refusal) = context.engines.correct(&target, &secret.value, correction, epoch).await {
-            tracing::warn!(pod = target.pod, ?correction, epoch, %refusal, "an engine was not set right");
-        }
-        told = true;
-    }
-    Ok(told)
+    let mut undrained = 0;
+    let corrections = scene.facts.instances.iter().filter_map(|found| {
+        let said = answers.get(&found.identity.name)?.said.as_ref()?;
+        let correction = correction(found.role, found.draining.is_some(), said)?;
+        undrained += usize::from(correction == Correction::Undrain);
+        // Each of these asks the API server first.
+        (correction != Correction::Undrain || undrained <= steps::MOST).then_some((found, correction))
+    });
+    let telling =
+        corrections.map(|(found, correction)| tell(context, scene, secret, found, correction).boxed());
+    let telling: Vec<_> = telling.collect();
+    let told: Vec<_> = stream::iter(telling).buffer_unordered(ENGINES_AT_ONCE).collect().await;
+    told.into_iter().try_fold(false, |before, told| Ok(told? || before))
 }
 
+/// Tells one engine; true if it was told.
+async fn tell(
+    context: &Context,
+    scene: &Scene<'_>,
+    secret: &SeenSecret,
+    found: &observe::InstanceFacts,
+    correction: Correction,
+) -> Result<bool, ApplyError> {
+    let Some(target) = found.target() else { return Ok(false) };
+    // The cache may be older than a deletion, which makes an engine drain by itself.
+    if correction == Correction::Undrain && !scene.admits(found).await? {
+        return Ok(false);
+    }
+    let epoch = scene.calls.epoch()?;
+    let cluster = &scene.fleet.uid;
+    if let Err(refusal) = context.engines.correct(cluster, &target, &secret.value, correction, epoch).await {
+        tracing::warn!(pod = target.pod, ?correction, epoch, %refusal, "an engine was not set right");
+    }
+    Ok(true)
+}
+
+/// Writes what is to be told, unless only numbers have changed since a moment ago: then, when it may be.
 async fn publish(
     cluster: &ServingCluster,
     context: &Context,
     calls: &Calls,
     status: &shoal_crds::ServingClusterStatus,
-) -> Result<(), StatusError> {
-    if !context.is_published(cluster, status) && status::publish(calls, cluster, status).await? {
-        context.published(cluster, status);
+) -> Result<Option<Duration>, StatusError> {
+    let meta = &cluster.metadata;
+    if context.is_published(meta, status) {
+        return Ok(None);
+    }
+    if let Some(left) = context.holds_back(cluster, status) {
+        return Ok(Some(left));
+    }
+    if status::publish(calls, cluster, status).await? {
+        context.published(meta, status);
         let edges = events::of_status(cluster.status.as_ref(), status);
         events::publish(calls, &context.recorder, &cluster.object_ref(&()), &edges).await;
+    }
+    Ok(None)
+}
+
+/// The status of each ServingRole, as it was just written or, if writing failed, as it was seen.
+async fn publish_roles(
+    scene: &Scene<'_>,
+    written: Option<&Children<Applied>>,
+    held: Option<&Stall>,
+) -> Result<(), StatusError> {
+    let Scene { context, calls, fleet, facts, observed } = scene;
+    for role in Role::ALL {
+        let seen = facts.live.role(role).filter(|found| fleet.controls(&found.metadata));
+        let Some(object) = written.map(|children| children.role(role)).or(seen) else { continue };
+        let status = status::of_role(fleet, role, object, &observed.instances, held);
+        if !context.is_published(&object.metadata, &status)
+            && status::publish_role(calls, object, &status).await?
+        {
+            context.published(&object.metadata, &status);
+        }
     }
     Ok(())
 }
@@ -251,7 +314,7 @@ async fn refuse(
 ) -> ReconcileError {
     let status = status::unplanned(cluster, stall);
     match publish(cluster, context, calls, &status).await {
-        Ok(()) => error,
+        Ok(_) => error,
         Err(unpublished) => unpublished.into(),
     }
 }
@@ -288,6 +351,9 @@ fn next_look(
         (false, true) => MOVING,
         (false, false) => RESTING,
     };
+    if plan.steps.len() > steps::MOST {
+        return AT_ONCE;
+    }
     let due = plan.requeue_after.and_then(|after| Duration::try_from(after).ok());
     due.map_or(engines, |due| engines.min(due.max(TOLD)))
 }

@@ -1,17 +1,29 @@
 //! The only writer of status: what the planner says is true, and what stands in the way of making it so.
 
-use kube::Api;
+mod role;
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::{Api, core::ObjectMeta};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
-use shoal_crds::{API_VERSION, Condition, ServingCluster, ServingClusterStatus, condition, time_from_unix};
+use shoal_crds::{
+    API_VERSION, Condition, ServingCluster, ServingClusterStatus, ServingRole, ServingRoleStatus, condition,
+    time_from_unix,
+};
 
 use crate::{
     apply::ApplyError,
     calls::Calls,
     clock,
+    counts::Hold,
     error::{CallError, Class},
     observe::ObserveError,
     validate::ValidateError,
 };
+
+pub use role::of_role;
 
 #[derive(Debug, thiserror::Error)]
 #[error("publishing the status: {0}")]
@@ -33,6 +45,10 @@ pub struct Stall {
 impl Stall {
     pub fn of_spec(error: &ValidateError) -> Self {
         Self { reason: "InvalidSpec", message: error.to_string() }
+    }
+
+    pub fn of_hold(hold: &Hold) -> Self {
+        Self::new("TooManyReplicas", hold)
     }
 
     /// None for trouble that may pass by itself.
@@ -106,6 +122,19 @@ fn set(
     }
 }
 
+/// Whether a status tells of another state than the one before, and not only of other numbers on the way.
+pub fn is_edge(before: &ServingClusterStatus, now: &ServingClusterStatus) -> bool {
+    let state = |status: &ServingClusterStatus| {
+        let conditions = status.conditions.iter();
+        let conditions: Vec<_> = conditions
+            .map(|found| (found.type_.clone(), found.status.clone(), found.reason.clone()))
+            .collect();
+        let asked = (status.observed_generation, status.prefill.desired, status.decode.desired);
+        (conditions, asked, status.endpoint.clone())
+    };
+    state(before) != state(now)
+}
+
 /// Writes the status if it differs from the one that is there; whether it did.
 pub async fn publish(
     calls: &Calls,
@@ -115,15 +144,41 @@ pub async fn publish(
     if cluster.status.as_ref() == Some(status) {
         return Ok(false);
     }
-    let (namespace, name) = (cluster.metadata.namespace.clone(), cluster.metadata.name.clone());
+    write::<ServingCluster>(calls, "ServingCluster", &cluster.metadata, status).await?;
+    Ok(true)
+}
+
+/// The same of a ServingRole.
+pub async fn publish_role(
+    calls: &Calls,
+    role: &ServingRole,
+    status: &ServingRoleStatus,
+) -> Result<bool, StatusError> {
+    if role.status.as_ref() == Some(status) {
+        return Ok(false);
+    }
+    write::<ServingRole>(calls, "ServingRole", &role.metadata, status).await?;
+    Ok(true)
+}
+
+async fn write<K>(
+    calls: &Calls,
+    kind: &'static str,
+    meta: &ObjectMeta,
+    status: &(impl Serialize + Sync),
+) -> Result<(), StatusError>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+{
+    let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
     let body = json!({
         "apiVersion": API_VERSION,
-        "kind": "ServingCluster",
-        "metadata": { "name": name, "namespace": namespace, "uid": cluster.metadata.uid },
+        "kind": kind,
+        "metadata": { "name": name, "namespace": namespace, "uid": meta.uid },
         "status": status,
     });
-    let api = Api::<ServingCluster>::namespaced(calls.client().clone(), &namespace);
-    calls.apply_status(&api, "ServingCluster", &name, &body).await?;
-    Ok(true)
+    let api = Api::<K>::namespaced(calls.client().clone(), &namespace);
+    calls.apply_status(&api, kind, &name, &body).await?;
+    Ok(())
 }

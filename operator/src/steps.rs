@@ -9,18 +9,21 @@
 
 use std::collections::BTreeMap;
 
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource as _;
 use serde_json::{Value, json};
-use shoal_crds::ServingCluster;
-use shoal_plan::{Action, CrashHistory, Observed, Phase, Role, Template};
+use shoal_crds::{ServingCluster, ServingRole};
+use shoal_plan::{Action, CrashHistory, Observed, Phase, Plan, Role, Step, Template};
 
 use crate::{
     apply::{ApplyError, Effect},
     calls::{Calls, Identity},
     children::{Instance, instance_pod},
     clock,
+    context::Context,
+    counts,
     fleet::Fleet,
     labels,
     observe::{Facts, InstanceFacts, State},
@@ -30,13 +33,27 @@ use crate::{
 /// may hold requests gets what its pod says.
 const EXIT_SECONDS: u32 = 10;
 
+/// Steps of one look. What is beyond is planned anew on the next look, from what is seen then: a look ends soon
+/// enough to notice another spec, and makes a bounded number of calls.
+pub const MOST: usize = 256;
+/// Writes on their way at once. More of them only wait in the API server.
+pub const AT_ONCE: usize = 16;
+
 /// What the steps of one plan are carried out on.
 #[derive(Debug, Clone, Copy)]
 pub struct Scene<'a> {
+    pub context: &'a Context,
     pub calls: &'a Calls,
     pub fleet: &'a Fleet,
     pub facts: &'a Facts,
     pub observed: &'a Observed,
+}
+
+/// The steps of a plan that one look carries out, what makes room before what needs it.
+pub fn of_one_look(plan: &Plan) -> Vec<&Step> {
+    let (creations, others): (Vec<&Step>, Vec<&Step>) =
+        plan.steps.iter().partition(|step| matches!(step.action, Action::CreateInstance { .. }));
+    others.into_iter().chain(creations).take(MOST).collect()
 }
 
 /// Whether an action takes something away: then the view that it was planned from is checked first.
@@ -54,7 +71,7 @@ pub fn takes_away(action: &Action) -> bool {
 }
 
 impl Scene<'_> {
-    /// The spec is still the one that was planned from, as the API server has it and not a cache.
+    /// Spec and counts are still those that were planned from, as the API server has them and not a cache.
     pub async fn confirm(&self) -> Result<(), ApplyError> {
         let api = kube::Api::<ServingCluster>::namespaced(self.calls.client().clone(), &self.fleet.namespace);
         let found = self.calls.get_by(&api, "ServingCluster", self.fleet.name()).await?;
@@ -64,7 +81,22 @@ impl Scene<'_> {
                 && meta.generation.unwrap_or(1) == self.fleet.cluster.generation
                 && meta.deletion_timestamp.is_none()
         });
-        if same { Ok(()) } else { Err(ApplyError::Outdated) }
+        if !same {
+            return Err(ApplyError::Outdated);
+        }
+        for role in Role::ALL {
+            self.confirm_count(role).await?;
+        }
+        Ok(())
+    }
+
+    async fn confirm_count(&self, role: Role) -> Result<(), ApplyError> {
+        let Self { calls, fleet, .. } = self;
+        let name = fleet.names().role(role);
+        let found = calls.get::<ServingRole>(&fleet.namespace, name.as_str()).await?;
+        let own = found.filter(|found| fleet.controls(&found.metadata));
+        let asked = counts::asked(fleet.manifest.get(role), own.as_ref());
+        if asked == fleet.asked.get(role) { Ok(()) } else { Err(ApplyError::Outdated) }
     }
 
     /// One step on an instance. The gateway's are carried out by rendering it (see `reconcile`).
@@ -99,17 +131,17 @@ impl Scene<'_> {
 
     /// Asks the pods to end whose instances have newer ones.
     pub async fn clear(&self) -> Result<Effect, ApplyError> {
-        let mut effect = Effect::Unchanged;
-        for identity in &self.facts.superseded {
-            effect = self.delete(identity, Some(EXIT_SECONDS)).await?;
-        }
-        Ok(effect)
+        let superseded = self.facts.superseded.iter().take(MOST);
+        all(superseded.map(|identity| self.delete(identity, Some(EXIT_SECONDS)).boxed()).collect()).await
     }
 
     async fn create(&self, instance: &Instance<'_>, template: &Template) -> Result<Effect, ApplyError> {
         let pod = instance_pod(self.fleet, instance, template);
         match self.calls.create(&self.fleet.namespace, &pod).await {
-            Ok(_) => Ok(Effect::Written),
+            Ok(_) => {
+                self.wrote(&pod, None);
+                Ok(Effect::Written)
+            }
             Err(error) if error.already_exists() => self.adopt(&pod).await,
             Err(error) => Err(error.into()),
         }
@@ -125,6 +157,7 @@ impl Scene<'_> {
         if !self.fleet.controls(&found.metadata) {
             return Err(ApplyError::Foreign { kind: "Pod", name });
         }
+        self.wrote(&found, None);
         let wanted = wanted.metadata.labels.clone().unwrap_or_default();
         let labels = found.metadata.labels.clone().unwrap_or_default();
         if found.metadata.deletion_timestamp.is_some() || has_all(&labels, &wanted) {
@@ -137,14 +170,11 @@ impl Scene<'_> {
 
     /// Gives pods back the labels that somebody took.
     pub async fn relabel(&self) -> Result<Effect, ApplyError> {
-        let mut effect = Effect::Unchanged;
-        for found in &self.facts.instances {
+        let bare = self.facts.instances.iter().filter(|found| {
             let stays = !matches!(found.state, State::Stopping { .. });
-            if stays && !has_all(&found.labels, &self.labels(found)) {
-                effect = self.mark(found, found.draining).await?;
-            }
-        }
-        Ok(effect)
+            stays && !has_all(&found.labels, &self.labels(found))
+        });
+        all(bare.take(MOST).map(|found| self.mark(found, found.draining).boxed()).collect()).await
     }
 
     fn labels(&self, found: &InstanceFacts) -> BTreeMap<String, String> {
@@ -156,7 +186,8 @@ impl Scene<'_> {
 
     /// The old pod's crashes travel to the new one: a pod that had to be given up while it lived counts too.
     async fn replace(&self, name: &str, role: Role, template: &Template) -> Result<Effect, ApplyError> {
-        let seen = self.observed.instances.iter().find(|instance| instance.name == name);
+        let index = self.observed.instances.binary_search_by(|instance| instance.name.as_str().cmp(name));
+        let seen = index.ok().map(|index| &self.observed.instances[index]);
         let (Some(facts), Some(seen)) = (self.facts.instance(name), seen) else {
             return Ok(Effect::Unchanged);
         };
@@ -172,11 +203,17 @@ impl Scene<'_> {
     async fn mark(&self, found: &InstanceFacts, draining: Option<Timestamp>) -> Result<Effect, ApplyError> {
         let body = marks(&found.identity, &self.fleet.namespace, &self.labels(found), draining);
         self.calls.apply::<Pod>(&self.fleet.namespace, &found.identity.name, &body).await?;
+        self.context.wrote(self.fleet, &found.identity.name, Some(&found.identity.resource_version));
         Ok(Effect::Written)
+    }
+
+    fn wrote(&self, pod: &Pod, seen: Option<&str>) {
+        self.context.wrote(self.fleet, pod.metadata.name.as_deref().unwrap_or_default(), seen);
     }
 
     async fn delete(&self, identity: &Identity, grace: Option<u32>) -> Result<Effect, ApplyError> {
         let gone = self.calls.delete::<Pod>(&self.fleet.namespace, identity, grace).await?;
+        self.context.wrote(self.fleet, &identity.name, Some(&identity.resource_version));
         Ok(if gone { Effect::Written } else { Effect::Unchanged })
     }
 
@@ -189,6 +226,12 @@ impl Scene<'_> {
             meta.uid.as_deref() == Some(&facts.identity.uid) && meta.deletion_timestamp.is_none() && !drains
         }))
     }
+}
+
+/// Makes writes that have nothing to do with each other, some at a time. All are made; the first failure counts.
+async fn all(writes: Vec<BoxFuture<'_, Result<Effect, ApplyError>>>) -> Result<Effect, ApplyError> {
+    let outcomes: Vec<_> = stream::iter(writes).buffered(AT_ONCE).collect().await;
+    outcomes.into_iter().try_fold(Effect::Unchanged, |before, outcome| Ok(before.max(outcome?)))
 }
 
 /// Everything of a pod that changes while it lives, for server-side apply: what is left out is taken away.

@@ -8,6 +8,7 @@ use shoal_crds::ServingCluster;
 use shoal_plan::Cluster;
 
 use crate::{
+    counts::Counts,
     error::Class,
     fleet::{Fleet, Surroundings},
 };
@@ -37,7 +38,10 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
+    let manifest = Counts::of(&cluster.spec);
     Ok(Fleet {
+        manifest,
+        asked: manifest,
         cluster: Cluster {
             name: cluster.name_any(),
             generation: cluster.metadata.generation.unwrap_or(1),

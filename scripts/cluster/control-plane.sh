@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Starts etcd, API server, controller manager and scheduler. Runs inside the cluster's namespaces, as root.
+# control-plane.sh                        starts etcd, API server, controller manager and scheduler
+# control-plane.sh apiserver stop|start   ends the API server alone, as a crash does, or starts it again
+# Runs inside the cluster's namespaces, as root.
 set -euo pipefail
 # shellcheck source=scripts/cluster/settings.sh
 source "$(dirname "$0")/settings.sh"
@@ -18,6 +20,39 @@ daemon() {
     remember "$state/pid/$name" "$!"
 }
 
+apiserver() {
+    daemon apiserver kube-apiserver --etcd-servers http://127.0.0.1:2379 \
+        --bind-address "$control_plane" --advertise-address "$control_plane" --secure-port 6443 \
+        --service-cluster-ip-range "$service_range" --allow-privileged \
+        --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
+        --client-ca-file "$pki/ca.crt" --tls-cert-file "$pki/apiserver.crt" --tls-private-key-file "$pki/apiserver.key" \
+        --kubelet-client-certificate "$pki/apiserver-kubelet.crt" --kubelet-client-key "$pki/apiserver-kubelet.key" \
+        --kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
+        --service-account-issuer https://kubernetes.default.svc.cluster.local \
+        --service-account-key-file "$pki/accounts.pub" --service-account-signing-key-file "$pki/accounts.key" \
+        --requestheader-client-ca-file "$pki/front.crt" --requestheader-allowed-names front-proxy-client \
+        --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \
+        --requestheader-extra-headers-prefix X-Remote-Extra- --enable-aggregator-routing \
+        --proxy-client-cert-file "$pki/front-client.crt" --proxy-client-key-file "$pki/front-client.key" \
+        --audit-policy-file "$here/audit.yaml" --audit-log-path "$state/log/audit.log" --audit-log-maxsize 200
+    # Minutes, not seconds: on an overloaded machine half a minute was seen.
+    wait_until 180 kubectl get --raw /readyz || fail "the API server does not get ready; see $state/log/apiserver.log"
+}
+
+case $* in
+"") ;;
+"apiserver stop")
+    end "$state/pid/apiserver" KILL
+    exit
+    ;;
+"apiserver start")
+    enter_cgroup "$cgroup/control-plane"
+    apiserver
+    exit
+    ;;
+*) fail "usage: control-plane.sh [apiserver stop|start]" ;;
+esac
+
 # network: a bridge that leads nowhere else. The API server is bound to its address and not to loopback, because
 # pods reach the API through a Service, and an endpoint on loopback is refused.
 ip link set lo up
@@ -34,23 +69,7 @@ daemon etcd etcd --name shoal --data-dir "$state/etcd" \
     --initial-cluster shoal=http://127.0.0.1:2380 \
     --unsafe-no-fsync --quota-backend-bytes 4294967296 --auto-compaction-retention 5m
 
-daemon apiserver kube-apiserver --etcd-servers http://127.0.0.1:2379 \
-    --bind-address "$control_plane" --advertise-address "$control_plane" --secure-port 6443 \
-    --service-cluster-ip-range "$service_range" --allow-privileged \
-    --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
-    --client-ca-file "$pki/ca.crt" --tls-cert-file "$pki/apiserver.crt" --tls-private-key-file "$pki/apiserver.key" \
-    --kubelet-client-certificate "$pki/apiserver-kubelet.crt" --kubelet-client-key "$pki/apiserver-kubelet.key" \
-    --kubelet-certificate-authority "$pki/ca.crt" --kubelet-preferred-address-types InternalIP \
-    --service-account-issuer https://kubernetes.default.svc.cluster.local \
-    --service-account-key-file "$pki/accounts.pub" --service-account-signing-key-file "$pki/accounts.key" \
-    --requestheader-client-ca-file "$pki/front.crt" --requestheader-allowed-names front-proxy-client \
-    --requestheader-username-headers X-Remote-User --requestheader-group-headers X-Remote-Group \
-    --requestheader-extra-headers-prefix X-Remote-Extra- --enable-aggregator-routing \
-    --proxy-client-cert-file "$pki/front-client.crt" --proxy-client-key-file "$pki/front-client.key" \
-    --audit-policy-file "$here/audit.yaml" --audit-log-path "$state/log/audit.log" --audit-log-maxsize 200
-
-# Minutes, not seconds: on an overloaded machine half a minute was seen.
-wait_until 180 kubectl get --raw /readyz || fail "the API server does not get ready; see $state/log/apiserver.log"
+apiserver
 
 daemon controller-manager kube-controller-manager --kubeconfig "$state/controller-manager.kubeconfig" \
     --authentication-kubeconfig "$state/controller-manager.kubeconfig" \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What needs root: start, stop, daemons, load TAR, logs FOLDER, node VERB..., fake-nodes COUNT. cluster.sh calls it.
+# What needs root: start, stop, daemons, load TAR, logs FOLDER, node VERB..., apiserver VERB, fake-nodes COUNT.
+# cluster.sh calls it.
 #
 # One process holds the namespaces of the whole cluster. It is the first of its pid namespace, so when it is killed
 # the kernel ends everything in it, and mounts and network disappear with it.
@@ -137,6 +138,7 @@ case $verb in
 start | stop | daemons) "$verb" ;;
 load | logs) "$verb" "$@" ;;
 node) inside "$here/node.sh" "$@" ;;
+apiserver) inside "$here/control-plane.sh" apiserver "$@" ;;
 fake-nodes) inside "$here/fake-nodes.sh" "$@" ;;
 *) fail "no such verb: $verb" ;;
 esac

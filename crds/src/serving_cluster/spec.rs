@@ -12,8 +12,8 @@ use crate::quantity::{self, QuantityError};
 
 /// Characters of `metadata.name`: instance names add a suffix and must stay DNS labels.
 pub const MAX_NAME_LENGTH: usize = 40;
-/// Instances of both roles together.
-pub const MAX_REPLICAS: i32 = 64;
+/// Instances of both roles together. What one cluster was measured with is 1,000.
+pub const MAX_REPLICAS: i32 = 4096;
 
 /// What to serve and with how many instances of each role.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
@@ -44,8 +44,8 @@ pub const MAX_REPLICAS: i32 = 64;
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1,
         description = "Base URL of the OpenAI API")
 )]
-#[x_kube(validation = Rule::new("self.prefill.replicas + self.decode.replicas <= 64")
-    .message("prefill.replicas and decode.replicas together must be at most 64"))]
+#[x_kube(validation = Rule::new("self.prefill.replicas + self.decode.replicas <= 4096")
+    .message("prefill.replicas and decode.replicas together must be at most 4096"))]
 #[serde(rename_all = "camelCase")]
 pub struct ServingClusterSpec {
     /// The model to serve. Required. Example: {name: smollm2, source: {path: /models/smollm2.gguf}}.
@@ -191,9 +191,9 @@ fn one_replica() -> i32 {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PrefillSpec {
-    /// Number of prefill instances, 0 to 63; with 0 the decode instances read prompts too. Default: 1.
+    /// Number of prefill instances, 0 to 4095; with 0 the decode instances read prompts too. Default: 1.
     /// Example: 2.
-    #[x_kube(validation = Rule::new("self >= 0 && self <= 63").message("must be 0 to 63"))]
+    #[x_kube(validation = Rule::new("self >= 0 && self <= 4095").message("must be 0 to 4095"))]
     #[serde(default = "one_replica")]
     pub replicas: i32,
 }
@@ -208,8 +208,8 @@ impl Default for PrefillSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct DecodeSpec {
-    /// Number of decode instances, 1 to 64. Default: 1. Example: 2.
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 64").message("must be 1 to 64"))]
+    /// Number of decode instances, 1 to 4096. Default: 1. Example: 2.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 4096").message("must be 1 to 4096"))]
     #[serde(default = "one_replica")]
     pub replicas: i32,
 }

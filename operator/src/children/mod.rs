@@ -12,6 +12,7 @@ mod container;
 mod gateway;
 mod instance;
 mod policy;
+mod role;
 mod secret;
 mod service;
 
@@ -28,6 +29,7 @@ use k8s_openapi::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+use shoal_crds::ServingRole;
 use shoal_plan::GatewayTemplate;
 
 use crate::{fleet::Fleet, labels};
@@ -75,6 +77,8 @@ pub struct Applied;
 /// Every object of a cluster but its pods and its secret.
 #[derive(Debug)]
 pub struct Children<Stage> {
+    pub prefill_role: ServingRole,
+    pub decode_role: ServingRole,
     pub account: ServiceAccount,
     pub role: Role,
     pub binding: RoleBinding,
@@ -87,10 +91,22 @@ pub struct Children<Stage> {
     pub(crate) stage: PhantomData<Stage>,
 }
 
+impl<Stage> Children<Stage> {
+    pub fn role(&self, role: shoal_plan::Role) -> &ServingRole {
+        match role {
+            shoal_plan::Role::Prefill => &self.prefill_role,
+            shoal_plan::Role::Decode => &self.decode_role,
+        }
+    }
+}
+
 impl Children<Prepared> {
     /// `gateway` is what the gateway is to be made of now; `secret_uid` the fleet secret that it reads.
     pub fn render(fleet: &Fleet, gateway: &GatewayTemplate, secret_uid: &str) -> Self {
         Self {
+            // Not stamped: a count that somebody scaled is not a difference of ours.
+            prefill_role: role::serving_role(fleet, shoal_plan::Role::Prefill),
+            decode_role: role::serving_role(fleet, shoal_plan::Role::Decode),
             account: stamped(access::account(fleet)),
             role: stamped(access::role(fleet)),
             binding: stamped(access::binding(fleet)),

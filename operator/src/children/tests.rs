@@ -61,6 +61,8 @@ fn an_instance() {
 #[test]
 fn everything_beside_the_instances() {
     let Children {
+        prefill_role: _,
+        decode_role,
         account,
         role,
         binding,
@@ -72,6 +74,7 @@ fn everything_beside_the_instances() {
         gateway,
         stage: _,
     } = children(&fleet());
+    assert_yaml_snapshot!("serving_role", decode_role);
     assert_yaml_snapshot!("service_account", account);
     assert_yaml_snapshot!("role", role);
     assert_yaml_snapshot!("role_binding", binding);

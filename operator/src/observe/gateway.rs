@@ -3,15 +3,44 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::apps::v1::Deployment;
 use shoal_plan::{CrashHistory, Gateway, GatewayTemplate, Phase, model_digest};
 
-use super::pod::{self, State};
+use super::pod::{self, State, WatchedPod};
 use crate::{
     clock,
     fleet::Fleet,
     labels::{self, Component},
 };
+
+/// One of its pods that has not ended.
+#[derive(Debug, Clone)]
+pub struct GatewayPod {
+    /// Digest of the model whose text it speaks.
+    model: Option<String>,
+    state: State,
+    restarts: u32,
+    /// Its own readiness is `/ready`: a request sent now would be answered.
+    ready: bool,
+    pub(super) version: Option<String>,
+}
+
+impl GatewayPod {
+    /// None for any other pod.
+    pub(super) fn of(pod: &WatchedPod) -> Option<Self> {
+        let marks = pod.metadata.labels.as_ref()?;
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let is_gateway =
+            marks.get(labels::COMPONENT).map(String::as_str) == Some(Component::Gateway.as_str());
+        (is_gateway && !matches!(phase, Some("Failed" | "Succeeded"))).then(|| Self {
+            model: marks.get(labels::MODEL).cloned(),
+            state: pod::state(pod, Component::Gateway.as_str()),
+            restarts: pod::restarts(pod, Component::Gateway.as_str()),
+            ready: is_ready(pod),
+            version: pod.metadata.resource_version.clone(),
+        })
+    }
+}
 
 #[derive(Debug, Clone)]
 pub struct GatewayFacts {
@@ -43,50 +72,41 @@ impl GatewayFacts {
     }
 }
 
-pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<Pod>]) -> GatewayFacts {
+pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<GatewayPod>]) -> GatewayFacts {
     let notes = deployment.metadata.annotations.as_ref();
     let note = notes.and_then(|notes| notes.get(labels::GATEWAY_TEMPLATE));
     let template: Option<GatewayTemplate> = note.and_then(|text| serde_json::from_str(text).ok());
     let made_for = template.as_ref().map(|template| model_digest(&template.model)).unwrap_or_default();
-    let pods: Vec<&Pod> = pods.iter().map(Arc::as_ref).filter(|pod| is_alive_gateway(pod)).collect();
-    let states: Vec<State> = pods.iter().map(|pod| pod::state(pod, Component::Gateway.as_str())).collect();
-    let restarts = pods.iter().map(|pod| pod::restarts(pod, Component::Gateway.as_str())).max();
     let created = deployment.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, clock::of);
     let port = template.as_ref().map_or(0, |template| template.port);
     GatewayFacts {
-        model: spoken(&pods, &made_for),
-        phase: phase(deployment, &states, created),
-        trouble: states.iter().find_map(trouble).map(|(_, why)| why),
-        crashes: CrashHistory { count: restarts.unwrap_or(0) },
-        serving: pods.iter().any(|pod| is_ready(pod)),
+        model: spoken(pods, &made_for),
+        phase: phase(deployment, pods, created),
+        trouble: pods.iter().find_map(|pod| trouble(&pod.state)).map(|(_, why)| why),
+        crashes: CrashHistory { count: pods.iter().map(|pod| pod.restarts).max().unwrap_or(0) },
+        serving: pods.iter().any(|pod| pod.ready),
         endpoint: format!("http://{}.{}.svc:{port}/v1", fleet.names().gateway(), fleet.namespace),
         template,
     }
 }
 
-fn is_alive_gateway(pod: &Pod) -> bool {
-    let marks = pod.metadata.labels.as_ref();
-    let component = marks.and_then(|marks| marks.get(labels::COMPONENT)).map(String::as_str);
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    component == Some(Component::Gateway.as_str()) && !matches!(phase, Some("Failed" | "Succeeded"))
-}
-
 /// A model other than the Deployment's, while a pod still speaks it.
-fn spoken(pods: &[&Pod], made_for: &str) -> String {
-    let models = pods.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(labels::MODEL));
+fn spoken(pods: &[Arc<GatewayPod>], made_for: &str) -> String {
+    let models = pods.iter().filter_map(|pod| pod.model.as_ref());
     models.min_by_key(|model| *model == made_for).cloned().unwrap_or_else(|| made_for.to_owned())
 }
 
 /// Ready as soon as one pod is up; a pod in trouble decides only while none is.
-fn phase(deployment: &Deployment, states: &[State], created: Timestamp) -> Phase {
+fn phase(deployment: &Deployment, pods: &[Arc<GatewayPod>], created: Timestamp) -> Phase {
     if let Some(asked) = &deployment.metadata.deletion_timestamp {
         return Phase::Stopping { since: clock::of(asked) };
     }
-    let up = states.iter().filter_map(|state| match state {
+    let up = pods.iter().filter_map(|pod| match &pod.state {
         State::Started { since } => Some(*since),
         _ => None,
     });
-    let down = || states.iter().find_map(trouble).map(|(since, why)| Phase::Retrying { since, why });
+    let down =
+        || pods.iter().find_map(|pod| trouble(&pod.state)).map(|(since, why)| Phase::Retrying { since, why });
     match up.min() {
         Some(since) => Phase::Ready { since },
         None => down().unwrap_or(Phase::Starting { since: created }),
@@ -100,8 +120,7 @@ fn trouble(state: &State) -> Option<(Timestamp, String)> {
     }
 }
 
-/// Its own readiness is `/ready`: a request sent now would be answered.
-fn is_ready(pod: &Pod) -> bool {
+fn is_ready(pod: &WatchedPod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let ready = conditions.into_iter().any(|found| found.type_ == "Ready" && found.status == "True");
     ready && pod.metadata.deletion_timestamp.is_none()

@@ -3,18 +3,19 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
 use shoal_plan::{CrashHistory, Instance, Role};
 
 use super::{
     phase,
-    pod::{self, ENGINE_CONTAINER, State},
+    pod::{self, ENGINE_CONTAINER, State, WatchedPod},
 };
 use crate::{
     actuate::{Answer, Target},
     calls::Identity,
     children::GRPC_PORT,
-    clock, labels,
+    clock,
+    fleet::controller_uid,
+    labels,
     names::Names,
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub struct InstanceFacts {
     pub name: String,
     pub identity: Identity,
+    /// UID of the `ServingCluster` that controls it.
+    pub controller: String,
     pub attempt: u32,
     pub role: Role,
     pub template: String,
@@ -45,8 +48,9 @@ impl InstanceFacts {
     /// What to ask, if it can be asked.
     pub fn target(&self) -> Option<Target> {
         let address = self.address.clone().filter(|_| self.runs())?;
+        let State::Started { since } = self.state else { return None };
         let Identity { name, uid, .. } = self.identity.clone();
-        Some(Target { pod: name, uid, address })
+        Some(Target { pod: name, uid, address, since, role: self.role, draining: self.draining.is_some() })
     }
 
     /// As the planner sees it.
@@ -64,8 +68,9 @@ impl InstanceFacts {
         }
     }
 
-    /// None for a pod whose name is not an instance's: it is not one that this operator made.
-    fn of(pod: &Pod) -> Option<Self> {
+    /// None for a pod that no cluster controls, or whose name is not an instance's: this operator did not make it.
+    pub(super) fn of(pod: &WatchedPod) -> Option<Self> {
+        let controller = controller_uid(&pod.metadata)?.to_owned();
         let none = BTreeMap::new();
         let (name, attempt) = Names::instance_of(pod.metadata.name.as_deref()?)?;
         let marks = pod.metadata.labels.as_ref().unwrap_or(&none);
@@ -77,6 +82,7 @@ impl InstanceFacts {
         Some(Self {
             name: name.to_owned(),
             identity: Identity::of(&pod.metadata),
+            controller,
             attempt,
             // A pod that lost its mark decodes, as any instance can; the planner sees to the rest.
             role: labels::role(marks).unwrap_or(Role::Decode),
@@ -97,7 +103,7 @@ impl InstanceFacts {
     }
 }
 
-fn address(pod: &Pod) -> Option<String> {
+fn address(pod: &WatchedPod) -> Option<String> {
     let ip = pod.status.as_ref()?.pod_ip.as_deref()?.parse::<std::net::IpAddr>().ok()?;
     Some(std::net::SocketAddr::new(ip, GRPC_PORT as u16).to_string())
 }
@@ -112,17 +118,17 @@ fn crashes(inherited: CrashHistory, state: &State, restarts: u32) -> CrashHistor
     }
 }
 
-/// The newest pod of each instance, and the others that nobody has asked to end yet.
-pub(super) fn newest(pods: &[Arc<Pod>]) -> (Vec<InstanceFacts>, Vec<Identity>) {
-    let mut newest: BTreeMap<String, InstanceFacts> = BTreeMap::new();
+/// The newest pod of each instance, by its name, and the others that nobody has asked to end yet.
+pub(super) fn newest(pods: Vec<Arc<InstanceFacts>>) -> (Vec<Arc<InstanceFacts>>, Vec<Identity>) {
+    let mut newest: BTreeMap<String, Arc<InstanceFacts>> = BTreeMap::new();
     let mut superseded = Vec::new();
-    let mut found: Vec<InstanceFacts> = pods.iter().filter_map(|pod| InstanceFacts::of(pod)).collect();
+    let mut found = pods;
     found.sort_by_key(|facts| facts.attempt);
     for facts in found {
         if let Some(older) = newest.insert(facts.name.clone(), facts)
             && !matches!(older.state, State::Stopping { .. })
         {
-            superseded.push(older.identity);
+            superseded.push(older.identity.clone());
         }
     }
     (newest.into_values().collect(), superseded)

@@ -17,9 +17,9 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use shoal_crds::ServingClusterStatus;
-use shoal_plan::{GatewayTemplate, Instance, Observed, Phase};
+use k8s_openapi::api::core::v1::Secret;
+use shoal_crds::{ServingClusterStatus, ServingRole};
+use shoal_plan::{GatewayTemplate, Instance, Observed, Phase, Role};
 use shoal_wire::FleetSecret;
 
 use crate::{
@@ -32,14 +32,37 @@ use crate::{
     secrets::Secrets,
 };
 
-pub use gateway::GatewayFacts;
+pub use gateway::{GatewayFacts, GatewayPod};
 pub use instance::InstanceFacts;
 pub(crate) use phase::has_role;
-pub use pod::{ENGINE_CONTAINER, State};
+pub use pod::{ENGINE_CONTAINER, State, WatchedPod};
+
+/// What is kept of a pod: what it says of the instance or of the gateway that it is.
+#[derive(Debug, Clone)]
+pub enum SeenPod {
+    Instance(Arc<InstanceFacts>),
+    Gateway(Arc<GatewayPod>),
+}
+
+impl SeenPod {
+    /// None for a pod that is neither.
+    pub fn of(pod: &WatchedPod) -> Option<Self> {
+        let instance = InstanceFacts::of(pod).map(|facts| Self::Instance(Arc::new(facts)));
+        instance.or_else(|| GatewayPod::of(pod).map(|facts| Self::Gateway(Arc::new(facts))))
+    }
+
+    /// The resource version under which it was seen.
+    pub fn version(&self) -> Option<&str> {
+        match self {
+            Self::Instance(facts) => Some(&facts.identity.resource_version),
+            Self::Gateway(facts) => facts.version.as_deref(),
+        }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
-    #[error("reading the fleet secret: {0}")]
+    #[error("looking at what the cluster has: {0}")]
     Call(#[from] CallError),
     #[error("Secret {name} belongs to somebody else; delete or rename it")]
     ForeignSecret { name: String },
@@ -66,8 +89,8 @@ pub struct SeenSecret {
 /// Everything that was seen, before the engines were asked.
 #[derive(Debug)]
 pub struct Facts {
-    /// The newest pod of each instance.
-    pub instances: Vec<InstanceFacts>,
+    /// The newest pod of each instance, sorted by the instance's name.
+    pub instances: Vec<Arc<InstanceFacts>>,
     /// Pods whose instance has a newer one, not asked to end yet.
     pub superseded: Vec<Identity>,
     pub gateway: Option<GatewayFacts>,
@@ -78,7 +101,8 @@ pub struct Facts {
 
 impl Facts {
     pub fn instance(&self, name: &str) -> Option<&InstanceFacts> {
-        self.instances.iter().find(|instance| instance.name == name)
+        let found = self.instances.binary_search_by(|instance| instance.name.as_str().cmp(name));
+        found.ok().map(|index| self.instances[index].as_ref())
     }
 
     /// What the gateway was last made of.
@@ -90,7 +114,7 @@ impl Facts {
     pub fn observed(&self, answers: &HashMap<String, Answer>, now: Timestamp) -> Observed {
         let gateway = self.gateway.as_ref().map(GatewayFacts::observed);
         let serving = gateway.as_ref().is_some_and(|gateway| gateway.serving);
-        let instance = |facts: &InstanceFacts| facts.observed(answers.get(&facts.identity.name), now);
+        let instance = |facts: &Arc<InstanceFacts>| facts.observed(answers.get(&facts.identity.name), now);
         let mut instances: Vec<Instance> = self.instances.iter().map(instance).collect();
         if serving && !answers.is_empty() && answers.values().all(|answer| answer.silence >= SILENCE) {
             instances.iter_mut().for_each(unreachable);
@@ -116,13 +140,19 @@ pub async fn observe(
     fleet: &Fleet,
     status: Option<ServingClusterStatus>,
 ) -> Result<Facts, ObserveError> {
-    let live = cache.live(fleet);
-    let pods = cache.pods_of(fleet);
-    let owned: Vec<Arc<Pod>> = pods.iter().filter(|pod| fleet.controls(&pod.metadata)).cloned().collect();
-    let (instances, superseded) = instance::newest(&owned);
-    let gateway = live.gateway.as_ref().map(|deployment| gateway::facts(fleet, deployment, &pods));
+    let live = with_roles(cache.live(fleet), calls, fleet).await?;
+    let (mut owned, mut gateways) = (Vec::new(), Vec::new());
+    for pod in cache.pods_of(fleet) {
+        match pod {
+            SeenPod::Instance(facts) if facts.controller == fleet.uid => owned.push(facts),
+            SeenPod::Instance(_) => {}
+            SeenPod::Gateway(facts) => gateways.push(facts),
+        }
+    }
+    let (instances, superseded) = instance::newest(owned);
+    let gateway = live.gateway.as_ref().map(|deployment| gateway::facts(fleet, deployment, &gateways));
     // While everything runs nobody mounts the secret anew, and an older look will do.
-    let at_rest = instances.iter().all(InstanceFacts::runs) && !instances.is_empty();
+    let at_rest = instances.iter().all(|facts| facts.runs()) && !instances.is_empty();
     let name = String::from(fleet.names().fleet_secret());
     let known = if at_rest { secrets.recent(&fleet.uid) } else { None };
     let secret = match known {
@@ -133,6 +163,16 @@ pub async fn observe(
         },
     };
     Ok(Facts { instances, superseded, gateway, live, secret, status })
+}
+
+/// A ServingRole that the cache does not have may be there all the same, and its count would be lost.
+async fn with_roles(mut live: Live, calls: &Calls, fleet: &Fleet) -> Result<Live, CallError> {
+    let missing = [(Role::Prefill, &mut live.prefill_role), (Role::Decode, &mut live.decode_role)];
+    for (role, place) in missing.into_iter().filter(|(_, place)| place.is_none()) {
+        let name = fleet.names().role(role);
+        *place = calls.get::<ServingRole>(&fleet.namespace, name.as_str()).await?.map(Arc::new);
+    }
+    Ok(live)
 }
 
 /// The value of a fleet secret that is this fleet's.

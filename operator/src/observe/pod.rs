@@ -1,9 +1,13 @@
 //! Where a pod is in its life, from its status alone.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
+use serde::{Deserialize, Serialize};
 use shoal_plan::last_words;
 
 use crate::clock;
@@ -11,6 +15,21 @@ use crate::clock;
 pub const ENGINE_CONTAINER: &str = "engine";
 /// Characters of a message shown as a reason.
 const SHOWN: usize = 300;
+
+/// The part of a pod that is looked at. The rest, which is most of it, is skipped while it is read.
+#[derive(kube::Resource, Serialize, Deserialize, Debug, Clone)]
+#[resource(inherit = "Pod")]
+pub struct WatchedPod {
+    pub metadata: ObjectMeta,
+    #[serde(default)]
+    pub status: Option<PodStatus>,
+}
+
+impl From<Pod> for WatchedPod {
+    fn from(pod: Pod) -> Self {
+        Self { metadata: pod.metadata, status: pod.status }
+    }
+}
 
 /// What the kubelet and the scheduler say of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +47,7 @@ pub enum State {
 }
 
 /// The state of the pod by its container of that name.
-pub(super) fn state(pod: &Pod, container: &str) -> State {
+pub(super) fn state(pod: &WatchedPod, container: &str) -> State {
     let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, clock::of);
     if let Some(deadline) = &pod.metadata.deletion_timestamp {
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
@@ -47,7 +66,7 @@ pub(super) fn state(pod: &Pod, container: &str) -> State {
 }
 
 /// Times that the node has started the container again.
-pub(super) fn restarts(pod: &Pod, container: &str) -> u32 {
+pub(super) fn restarts(pod: &WatchedPod, container: &str) -> u32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let count = statuses.filter(|found| found.name == container).map(|found| found.restart_count).next();
     count.and_then(|count| u32::try_from(count).ok()).unwrap_or(0)

@@ -7,7 +7,7 @@ use shoal_plan::{Phase, Role};
 use shoal_wire::rpc;
 use std::{sync::Arc, time::Duration};
 
-use super::{Facts, instance::newest, phase, pod, pod::State};
+use super::{Facts, GatewayPod, InstanceFacts, instance, phase, pod, pod::State};
 use crate::{
     actuate::Answer,
     cache::Live,
@@ -49,6 +49,10 @@ fn waiting(reason: &str, message: &str, last: Option<Value>) -> Value {
 
 fn retrying(since: &str, why: &str) -> State {
     State::Retrying { since: time(since), why: why.to_owned() }
+}
+
+fn newest(pods: impl IntoIterator<Item = Pod>) -> (Vec<Arc<InstanceFacts>>, Vec<crate::calls::Identity>) {
+    instance::newest(pods.into_iter().map(|pod| Arc::new(InstanceFacts::of(&pod.into()).unwrap())).collect())
 }
 
 #[test]
@@ -100,13 +104,16 @@ fn the_state_of_a_pod_follows_from_its_status() {
             State::Ended { at: time(END), exit: "exit 3".to_owned(), ran: SignedDuration::from_mins(19) },
         ),
     ] {
-        let found = pod::state(&with_status("chat-0", 1, status.clone()), "engine");
+        let found = pod::state(&with_status("chat-0", 1, status.clone()).into(), "engine");
         assert_eq!(found, state, "{status}");
     }
     let mut leaving = with_status("chat-0", 1, running(true));
     leaving.metadata.deletion_timestamp = serde_json::from_value(json!(END)).unwrap();
     leaving.metadata.deletion_grace_period_seconds = Some(60);
-    assert_eq!(pod::state(&leaving, "engine"), State::Stopping { since: time("2026-01-01T00:19:00Z") });
+    assert_eq!(
+        pod::state(&leaving.into(), "engine"),
+        State::Stopping { since: time("2026-01-01T00:19:00Z") }
+    );
 }
 
 fn answer(silent_seconds: u64, said: Option<(rpc::Role, bool, u32)>) -> Answer {
@@ -173,7 +180,7 @@ fn a_container_that_was_started_again_owes_no_answer_for_the_time_before() {
 /// Two instances of which the first is silent, and a gateway that is ready or not.
 fn seen(second_silent_seconds: u64, serving: bool) -> Vec<&'static str> {
     let fleet = fleet();
-    let pods = ["chat-0", "chat-1"].map(|name| Arc::new(with_status(name, 1, running(true))));
+    let pods = ["chat-0", "chat-1"].map(|name| with_status(name, 1, running(true)));
     let mut deployment = children(&fleet).gateway;
     deployment.metadata.creation_timestamp = pods[0].metadata.creation_timestamp.clone();
     let mut gateway = Pod::default();
@@ -184,9 +191,13 @@ fn seen(second_silent_seconds: u64, serving: bool) -> Vec<&'static str> {
     )
     .unwrap();
     let facts = Facts {
-        instances: newest(&pods).0,
+        instances: newest(pods).0,
         superseded: Vec::new(),
-        gateway: Some(super::gateway::facts(&fleet, &deployment, &[Arc::new(gateway)])),
+        gateway: Some(super::gateway::facts(
+            &fleet,
+            &deployment,
+            &[Arc::new(GatewayPod::of(&gateway.into()).unwrap())],
+        )),
         live: Live::default(),
         secret: None,
         status: None,
@@ -214,8 +225,7 @@ fn an_instance_is_its_newest_pod_and_the_others_are_to_go_once() {
     let mut leaving = with_status("chat-1", 9, running(true));
     leaving.metadata.deletion_timestamp = serde_json::from_value(json!(END)).unwrap();
     let newer = with_status("chat-1", 10, running(true));
-    let pods = [&newer, &new, &leaving, &old].map(|pod| Arc::new(pod.clone()));
-    let (instances, superseded) = newest(&pods);
+    let (instances, superseded) = newest([newer, new, leaving, old]);
     let names: Vec<(&str, &str, u32)> = instances
         .iter()
         .map(|found| (found.name.as_str(), found.identity.name.as_str(), found.attempt))
@@ -228,7 +238,7 @@ fn crashes(inherited: u32, status: Value) -> u32 {
     let mut pod = with_status("chat-0", 2, status);
     let notes = pod.metadata.annotations.as_mut().unwrap();
     notes.insert("shoal.dev/crashes".to_owned(), inherited.to_string());
-    newest(&[Arc::new(pod)]).0[0].crashes.count
+    newest([pod]).0[0].crashes.count
 }
 
 #[test]
@@ -248,7 +258,7 @@ fn a_pod_that_lost_its_marks_is_still_that_instance_made_from_something_else() {
     let mut pod = with_status("chat-0", 2, running(true));
     pod.metadata.labels = None;
     pod.metadata.annotations = None;
-    let found = &newest(&[Arc::new(pod)]).0[0];
+    let found = &newest([pod]).0[0];
     assert_eq!((found.name.as_str(), found.attempt, found.template.as_str()), ("chat-0", 2, ""));
     assert_eq!(found.address.as_deref(), Some("10.0.0.7:7070"));
 }

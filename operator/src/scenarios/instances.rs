@@ -10,7 +10,7 @@ use crate::error::Class;
 use crate::lease::Leadership;
 
 use super::server::{Answer, on};
-use super::{condition, confirms, creates, gets_secret, live, look, path, pods, publishes};
+use super::{SHOAL, condition, creates, gets_secret, live, look, path, pods, publishes, taking_away};
 
 fn ended(mut pod: Pod) -> Pod {
     pod.status = serde_json::from_value(json!({
@@ -25,15 +25,13 @@ fn ended(mut pod: Pod) -> Pod {
 async fn an_instance_that_is_lost_gets_its_next_pod_with_its_crashes_before_the_old_one_goes() {
     let cache = |pods| Cache::of(pods, Some(&children(&fleet())));
     let lost = ended(live("chat-1", Role::Decode, true));
-    let script = vec![
-        gets_secret(),
-        confirms(),
+    let script = taking_away([
         creates("chat-1-2", "decode").checking(|_, sent| {
             assert_eq!(sent["metadata"]["annotations"]["shoal.dev/crashes"], "1");
             assert_eq!(sent["metadata"]["labels"]["shoal.dev/instance"], "chat-1");
         }),
         publishes(|_| ()),
-    ];
+    ]);
     let first = cache(vec![live("chat-0", Role::Prefill, false), lost.clone()]);
     look(&cluster(), first, Leadership::held(1), script).await.0.unwrap();
     // The operator may have been killed in between: what is to be done follows from the two pods.
@@ -61,10 +59,7 @@ async fn nothing_is_taken_away_on_a_spec_that_is_out_of_date() {
     let newer = serde_json::to_value(newer).unwrap();
     let script = vec![
         gets_secret(),
-        on(
-            &format!("GET {}", path("/apis/shoal.dev/v1alpha1", "servingclusters/chat")),
-            Answer::Object(newer),
-        ),
+        on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), Answer::Object(newer)),
         publishes(|status| assert_eq!(*condition(status, "Stalled"), Value::Null)),
     ];
     let pods = vec![live("chat-0", Role::Prefill, false), ended(live("chat-1", Role::Decode, true))];

@@ -1,5 +1,6 @@
 //! A scripted API server: exactly which calls one look makes, in which order, with which words in them.
 
+mod counts;
 mod engine;
 mod instances;
 mod roles;
@@ -8,14 +9,14 @@ mod server;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::Role;
 use std::sync::Arc;
 
 use crate::cache::Cache;
 use crate::calls::Calls;
-use crate::children::known;
 use crate::children::tests::{SECRET_UID, children, cluster, fleet, pod, surroundings};
+use crate::children::{Children, known};
 use crate::context::Context;
 use crate::error::Class;
 use crate::lease::Leadership;
@@ -42,7 +43,11 @@ async fn look(
     (outcome, metrics)
 }
 
-const GROUPS: [(&str, &str); 9] = [
+const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
+
+const GROUPS: [(&str, &str); 11] = [
+    (SHOAL, "servingroles/chat-prefill"),
+    (SHOAL, "servingroles/chat-decode"),
     ("/api/v1", "serviceaccounts/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "roles/chat-gateway"),
     ("/apis/rbac.authorization.k8s.io/v1", "rolebindings/chat-gateway"),
@@ -63,7 +68,7 @@ fn secret_path() -> String {
 }
 
 fn status_path() -> String {
-    path("/apis/shoal.dev/v1alpha1", "servingclusters/chat/status")
+    path(SHOAL, "servingclusters/chat/status")
 }
 
 fn pods() -> String {
@@ -107,13 +112,14 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 
 #[tokio::test]
 async fn a_new_cluster_gets_secret_furniture_and_instances_in_this_order_and_its_status_last() {
-    let mut script = vec![
+    let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
+    script.extend([
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(|query, sent| {
             assert!(query.contains("fieldManager=shoal-operator"), "{query}");
             assert_eq!(sent["immutable"], true);
         }),
-    ];
+    ]);
     for (group, object) in GROUPS {
         script.push(on(&format!("GET {}", path(group, object)), Answer::Error(404, "NotFound")));
         script.push(on(&format!("PATCH {}", path(group, object)), Answer::Stored).checking(|query, sent| {
@@ -206,10 +212,32 @@ async fn a_name_that_somebody_else_has_is_left_to_them_and_told() {
     assert_eq!(outcome.unwrap_err().class(), Class::Transient);
 }
 
-fn confirms() -> Exchange {
-    let now = serde_json::to_value(cluster()).unwrap();
-    on(&format!("GET {}", path("/apis/shoal.dev/v1alpha1", "servingclusters/chat")), Answer::Object(now))
+/// A look that takes something away: what it begins with, then the rest.
+fn taking_away<const N: usize>(rest: [Exchange; N]) -> Vec<Exchange> {
+    [gets_secret()].into_iter().chain(confirms()).chain(rest).collect()
 }
+
+fn asks_cluster(found: &ServingCluster) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), Answer::Object(found))
+}
+
+fn asks_role(role: &str, found: &ServingRole) -> Exchange {
+    let found = serde_json::to_value(found).unwrap();
+    on(&format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}"))), Answer::Object(found))
+}
+
+fn no_role(role: &str) -> Exchange {
+    let call = format!("GET {}", path(SHOAL, &format!("servingroles/chat-{role}")));
+    on(&call, Answer::Error(404, "NotFound"))
+}
+
+/// Before something is taken away: spec and counts are still what they were.
+fn confirms() -> [Exchange; 3] {
+    let Children { prefill_role, decode_role, .. } = children(&fleet());
+    [asks_cluster(&cluster()), asks_role("prefill", &prefill_role), asks_role("decode", &decode_role)]
+}
+
 #[tokio::test]
 async fn a_process_whose_lease_has_run_out_writes_nothing() {
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));

@@ -12,7 +12,7 @@ use crate::children::tests::{children, cluster, fleet};
 use crate::lease::Leadership;
 
 use super::server::{Answer, on};
-use super::{both, confirms, engine, gets_secret, known_secret, live, look, path, publishes};
+use super::{both, engine, gets_secret, known_secret, live, look, path, publishes, taking_away};
 
 /// The cluster's engines, at loopback addresses of this test alone, as its pods say.
 async fn engines(net: u8, pods: &mut [Pod]) -> Vec<engine::Running> {
@@ -75,7 +75,7 @@ async fn an_instance_too_many_is_marked_then_told_then_deleted_each_on_what_was_
             (&json!("uid-chat-2"), &json!("77"))
         );
     });
-    let script = vec![gets_secret(), confirms(), marks, publishes(|_| ())];
+    let script = taking_away([marks, publishes(|_| ())]);
     look(&cluster(), cache(&pods), leadership(), script).await.0.unwrap();
     assert!(!engines[2].state.lock().draining);
 
@@ -92,7 +92,7 @@ async fn an_instance_too_many_is_marked_then_told_then_deleted_each_on_what_was_
         assert_eq!(sent["gracePeriodSeconds"], 10);
         assert_eq!(sent["preconditions"], json!({ "uid": "uid-chat-2", "resourceVersion": "77" }));
     });
-    let script = vec![gets_secret(), confirms(), deletes, publishes(|_| ())];
+    let script = taking_away([deletes, publishes(|_| ())]);
     look(&cluster(), cache(&pods), leadership(), script).await.0.unwrap();
 }
 

@@ -4,7 +4,10 @@
 //! serve before one that does; then fewest requests in flight; then youngest (the smallest prefix cache);
 //! then by name.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::Group;
 use crate::{
@@ -20,9 +23,39 @@ enum Hold {
     Gateway(String),
 }
 
+/// Ready instances that stay, in all and by model: counted once and kept up to date, so that a plan over many
+/// instances does not count them for each.
+struct Staying<'a> {
+    ready: usize,
+    of_model: BTreeMap<&'a str, usize>,
+}
+
+impl<'a> Staying<'a> {
+    fn of(group: &Group<'_, 'a>) -> Self {
+        let mut staying = Self { ready: 0, of_model: BTreeMap::new() };
+        for instance in group.active.iter().filter(|instance| instance.is_ready()) {
+            staying.ready += 1;
+            *staying.of_model.entry(&instance.model).or_default() += 1;
+        }
+        staying
+    }
+
+    fn without(&mut self, victim: &Instance) {
+        if let (true, Some(count)) = (victim.is_ready(), self.of_model.get_mut(victim.model.as_str())) {
+            self.ready -= 1;
+            *count -= 1;
+        }
+    }
+
+    fn is_last_of_its_model(&self, victim: &Instance) -> bool {
+        self.of_model.get(victim.model.as_str()) == Some(&1)
+    }
+}
+
 /// Plans removals; the names of those that leave.
 pub(super) fn plan<'a>(group: &Group<'_, 'a>, draft: &mut Draft) -> BTreeSet<&'a str> {
     let mut removed = BTreeSet::new();
+    let mut staying = Staying::of(group);
     let mut held = false;
     let surplus = group.active.len().saturating_sub(group.desired);
     for victim in in_order(group) {
@@ -30,7 +63,7 @@ pub(super) fn plan<'a>(group: &Group<'_, 'a>, draft: &mut Draft) -> BTreeSet<&'a
         if removed.len() == surplus || (held && group.world.is_current(victim)) {
             break;
         }
-        match hold(group, victim, &removed) {
+        match hold(group, victim, &staying) {
             Some(Hold::Capacity(why)) => {
                 draft.wait(&victim.name, why, None);
                 break;
@@ -45,6 +78,7 @@ pub(super) fn plan<'a>(group: &Group<'_, 'a>, draft: &mut Draft) -> BTreeSet<&'a
                 let action =
                     if ready { Action::DrainInstance { name } } else { Action::DeleteInstance { name } };
                 draft.step(action, why_removed(group, victim));
+                staying.without(victim);
                 removed.insert(victim.name.as_str());
             }
         }
@@ -61,22 +95,18 @@ fn in_order<'a>(group: &Group<'_, 'a>) -> Vec<&'a Instance> {
     order
 }
 
-fn hold(group: &Group<'_, '_>, victim: &Instance, removed: &BTreeSet<&str>) -> Option<Hold> {
+fn hold(group: &Group<'_, '_>, victim: &Instance, staying: &Staying<'_>) -> Option<Hold> {
     if !victim.is_ready() {
         return None;
     }
-    let (role, desired) = (group.role, group.desired);
-    let stays = |other: &&&Instance| other.is_ready() && !removed.contains(other.name.as_str());
-    let ready = group.active.iter().filter(stays).count();
+    let (role, desired, ready) = (group.role, group.desired, staying.ready);
     if ready <= desired {
         let why = format!("{ready} of {desired} {role} instances are ready; it stays until another one is");
         return Some(Hold::Capacity(why));
     }
     let gateway = group.world.gateway?;
     let served = gateway.model == victim.model && !matches!(gateway.phase, Phase::Stopping { .. });
-    let of_its_model = |other: &&&Instance| stays(other) && other.model == victim.model;
-    let last = group.active.iter().filter(of_its_model).count() == 1;
-    (desired > 0 && served && last).then(|| {
+    (desired > 0 && served && staying.is_last_of_its_model(victim)).then(|| {
         Hold::Gateway(format!(
             "the gateway still serves its model and it is the last ready {role} instance of it"
         ))

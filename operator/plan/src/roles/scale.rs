@@ -13,20 +13,24 @@ use crate::{
 /// which a host refuses; a random name would make a second instance.
 pub(super) struct Names<'w> {
     cluster: &'w str,
-    used: BTreeSet<String>,
+    used: BTreeSet<&'w str>,
+    /// Every smaller number is taken.
+    number: usize,
 }
 
 impl<'w> Names<'w> {
     pub(super) fn new(world: &'w World<'_>) -> Self {
-        let used = world.used_names().into_iter().map(ToOwned::to_owned).collect();
-        Self { cluster: &world.cluster.name, used }
+        Self { cluster: &world.cluster.name, used: world.used_names(), number: 0 }
     }
 
     pub(super) fn next(&mut self) -> String {
-        let free = (0..=self.used.len()).map(|number| format!("{}-{number}", self.cluster));
-        let name = free.into_iter().find(|name| !self.used.contains(name)).unwrap_or_default();
-        self.used.insert(name.clone());
-        name
+        loop {
+            let name = format!("{}-{}", self.cluster, self.number);
+            self.number += 1;
+            if !self.used.contains(name.as_str()) {
+                return name;
+            }
+        }
     }
 }
 
