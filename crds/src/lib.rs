@@ -21,7 +21,7 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use kube::CustomResourceExt;
 pub use quantity::{QuantityError, bytes};
 pub use serving_cluster::{
-    DecodeSpec, Device, EngineSpec, GatewaySpec, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec,
+    DecodeSpec, Device, Download, DownloadFile, EngineSpec, GatewaySpec, Loading, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec,
     PrefillSpec, RoleStatus, ServingCluster, ServingClusterSpec, ServingClusterStatus, condition,
 };
 pub use serving_role::{FOLLOWED_REPLICAS, RoleName, ServingRole, ServingRoleSpec, ServingRoleStatus};

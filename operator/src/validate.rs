@@ -3,8 +3,10 @@
 //! The API server has checked the same rules at admission; they are checked again because it may have had an
 //! older definition when the object was stored.
 
+use std::collections::BTreeSet;
+
 use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use shoal_crds::ServingCluster;
+use shoal_crds::{ModelSource, ServingCluster};
 use shoal_plan::Cluster;
 
 use crate::{
@@ -17,6 +19,10 @@ use crate::{
 pub enum ValidateError {
     #[error("{0}")]
     Rules(String),
+    #[error("spec.model.source.download: this operator was given no image that fetches; start it with --fetch-image")]
+    NoFetchImage,
+    #[error("spec.model.source.download.files: two files are called {0}; each needs a name of its own")]
+    SameName(String),
     #[error("the object has no {0}; it did not come from an API server")]
     NoIdentity(&'static str),
 }
@@ -24,7 +30,7 @@ pub enum ValidateError {
 impl ValidateError {
     pub fn class(&self) -> Class {
         match self {
-            Self::Rules(_) | Self::NoIdentity(_) => Class::Invalid,
+            Self::Rules(_) | Self::NoFetchImage | Self::SameName(_) | Self::NoIdentity(_) => Class::Invalid,
         }
     }
 }
@@ -35,6 +41,7 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
             broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
         ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
     })?;
+    downloadable(&cluster.spec.model.source, surroundings)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
@@ -56,4 +63,17 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
         owner,
         surroundings: surroundings.clone(),
     })
+}
+
+/// What the rules of the definition cannot say of a download.
+fn downloadable(source: &ModelSource, surroundings: &Surroundings) -> Result<(), ValidateError> {
+    let Some(download) = &source.download else { return Ok(()) };
+    if surroundings.images.fetch.is_none() {
+        return Err(ValidateError::NoFetchImage);
+    }
+    let mut names = BTreeSet::new();
+    match download.files.iter().find(|file| !names.insert(file.name())) {
+        Some(twice) => Err(ValidateError::SameName(twice.name().to_owned())),
+        None => Ok(()),
+    }
 }

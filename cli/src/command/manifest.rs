@@ -23,6 +23,10 @@ pub(super) fn read(path: &Path) -> Result<ServingCluster, Failure> {
             None => return Err(refused(path, &error)),
         },
     };
+    if cluster.spec.model.source.download.is_some() {
+        let message = "spec.model.source.download: nothing is fetched on one machine; remove it and name the file itself";
+        return Err(Failure::usage(message));
+    }
     if cluster.spec.model.source.claim.is_some() {
         let what =
             "spec.model.source.claim: there are no claims on one machine; remove it and name the file itself";

@@ -46,8 +46,13 @@ impl GatewayTemplate {
 
 /// 16 hex digits over name and source: a gateway serves only instances of its own model.
 pub fn model_digest(model: &ModelSpec) -> String {
-    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim } } = model;
-    digest(&format!("{}:{name}\n{path}\n{}", name.len(), claim.as_deref().unwrap_or_default()))
+    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim, download } } = model;
+    let claim = claim.as_deref().unwrap_or_default();
+    // Where files come from is no part of what they are; and nothing is added where nothing is fetched, so that
+    // an operator which knows downloads keeps what an older one made.
+    let files = download.iter().flat_map(|download| &download.files);
+    let files: String = files.map(|file| format!("\n{} {}", file.sha256, file.name())).collect();
+    digest(&format!("{}:{name}\n{path}\n{claim}{files}", name.len()))
 }
 
 fn digest(text: &str) -> String {

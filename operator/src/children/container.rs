@@ -2,7 +2,7 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile,
+        Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile,
         SecretVolumeSource, SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
@@ -26,7 +26,7 @@ const USER: i64 = 65532;
 pub(super) const LAST_WORDS: &str = "FallbackToLogsOnError";
 const FLEET_VOLUME: &str = "fleet";
 const MODEL_VOLUME: &str = "model";
-const MODEL_FOLDER: &str = "/var/lib/shoal/model";
+pub(super) const MODEL_FOLDER: &str = "/var/lib/shoal/model";
 const FLEET_FOLDER: &str = "/etc/shoal/fleet";
 
 /// The restricted Pod Security Standard.
@@ -75,21 +75,24 @@ pub(super) fn fleet_mount() -> VolumeMount {
     }
 }
 
-/// The claim that holds the model, if the resource names one.
+/// What holds the model, unless an image does: the claim, or the node's disk for as long as the pod is there.
 pub(super) fn model_volume(source: &ModelSource) -> Option<Volume> {
-    Some(Volume {
+    let fetched = source.download.is_some();
+    let claim = source.claim.clone().map(|claim_name| PersistentVolumeClaimVolumeSource {
+        claim_name,
+        read_only: (!fetched).then_some(true),
+    });
+    let disk = (fetched && claim.is_none()).then(EmptyDirVolumeSource::default);
+    (claim.is_some() || disk.is_some()).then(|| Volume {
         name: MODEL_VOLUME.to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: source.claim.clone()?,
-            read_only: Some(true),
-        }),
+        persistent_volume_claim: claim,
+        empty_dir: disk,
         ..Volume::default()
     })
 }
 
 pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
-    source.claim.as_ref()?;
-    Some(VolumeMount {
+    is_mounted(source).then(|| VolumeMount {
         name: MODEL_VOLUME.to_owned(),
         mount_path: MODEL_FOLDER.to_owned(),
         read_only: Some(true),
@@ -97,10 +100,14 @@ pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
     })
 }
 
-/// Where the model is within a container: below the claim, or as the resource says.
+fn is_mounted(source: &ModelSource) -> bool {
+    source.claim.is_some() || source.download.is_some()
+}
+
+/// Where the model is within a container: below what is mounted, or as the resource says.
 pub(super) fn model_path(source: &ModelSource) -> String {
-    let ModelSource { path, claim } = source;
-    if claim.is_some() { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+    let path = &source.path;
+    if is_mounted(source) { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
 }
 
 pub(super) fn secret_file() -> String {
@@ -114,7 +121,7 @@ pub(super) fn flags<const N: usize>(pairs: [(&str, &str); N]) -> Vec<String> {
 
 /// The kubelet expands `$(NAME)` in arguments; `$$` stands for one `$`. Only the pod's address is meant to
 /// be expanded.
-fn literal(value: &str) -> String {
+pub(super) fn literal(value: &str) -> String {
     if value.starts_with(POD_IP) { value.to_owned() } else { value.replace('$', "$$") }
 }
 
@@ -127,4 +134,19 @@ pub(super) fn quantity(text: impl Into<String>) -> Quantity {
 
 pub(super) fn port(name: &str) -> IntOrString {
     IntOrString::String(name.to_owned())
+}
+
+/// The address of the pod, which arguments refer to.
+pub(super) fn pod_ip() -> EnvVar {
+    EnvVar {
+        name: "POD_IP".to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "status.podIP".to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }

@@ -1,7 +1,7 @@
 //! The step of a pod that brings the model's files before the program starts.
 
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, EnvFromSource, ResourceRequirements, SecretEnvSource, VolumeMount,
+    Container, EnvFromSource, ResourceRequirements, SecretEnvSource, VolumeMount,
 };
 use shoal_crds::{Download, ModelSource};
 
@@ -9,12 +9,7 @@ use super::container::{
     LAST_WORDS, METRICS_PORT, MODEL_FOLDER, POD_IP, container_security, literal, model_mount, model_path,
     pod_ip, quantity,
 };
-use crate::fleet::Images;
-
-/// Where files go that no claim keeps: to the node's disk, for as long as the pod is there.
-pub(super) fn scratch() -> EmptyDirVolumeSource {
-    EmptyDirVolumeSource::default()
-}
+use crate::{fleet::Images, observe::FETCH_CONTAINER};
 
 /// None, if the resource names nothing to fetch. While it runs it tells on the engine's own metrics port how far
 /// it is; a pod's ports belong to one container at a time.
@@ -41,8 +36,6 @@ pub(super) fn container(source: &ModelSource, images: &Images) -> Option<Contain
         ..Container::default()
     })
 }
-
-pub const FETCH_CONTAINER: &str = "fetch";
 
 fn args(source: &ModelSource, download: &Download) -> Vec<String> {
     let path = model_path(source);

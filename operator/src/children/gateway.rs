@@ -15,10 +15,10 @@ use k8s_openapi::{
 };
 use shoal_plan::{GatewayTemplate, model_digest};
 
-use super::container::{
+use super::{container::{
     HTTP_PORT, LAST_WORDS, container_security, flags, fleet_mount, fleet_volume, model_mount, model_path,
     model_volume, pod_security, port, quantity, secret_file,
-};
+}, download};
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
@@ -72,6 +72,8 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
+            init_containers: download::container(&template.model.source, &fleet.surroundings.images)
+                .map(|fetch| vec![fetch]),
             containers: vec![container(fleet, template, &model)],
             volumes: Some(
                 [Some(fleet_volume(fleet)), model_volume(&template.model.source)]

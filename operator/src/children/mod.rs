@@ -9,6 +9,7 @@
 mod access;
 mod budget;
 mod container;
+mod download;
 mod gateway;
 mod instance;
 mod policy;
