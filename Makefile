@@ -1,9 +1,9 @@
 # The targets are the stages of CI. Each is a script of its own name in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-k8s test e2e lint bench soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
+.PHONY: help build demo demo-k8s test e2e faults lint gitops bench bench-operator soak images cluster cluster-down kind gpu-test gpu-bench clean distclean
 
 help: ## say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## compile everything in the release profile
 	cargo build --release --locked --workspace
@@ -14,23 +14,32 @@ demo: ## start prefill, decode and gateway, answer one chat, print figures, stop
 demo-k8s: build ## the same in a real Kubernetes on this machine, by the commands of the README; KEEP=1 leaves it up
 	@KEEP="$(KEEP)" scripts/demo-k8s.sh
 
-test: ## lint, unit tests, end-to-end tests with a real model and a real Kubernetes, OpenAI SDK conformance
+test: ## lint, unit tests, end-to-end tests with a real model and a real Kubernetes, GitOps, OpenAI SDK conformance
 	@scripts/test.sh
 
 e2e: ## tests of the operator in a real Kubernetes cluster; TESTS= names of tests, KEEP=1 leaves the cluster up
 	@KEEP="$(KEEP)" scripts/e2e.sh $(TESTS)
 
-lint: ## format, clippy, licences, shell scripts, documentation, every crate alone
+faults: ## the operator killed, cut off or refused at each of its writes; ALL=1 every fault at every write, PLAN= some
+	@ALL="$(ALL)" PLAN="$(PLAN)" KEEP="$(KEEP)" scripts/faults.sh
+
+lint: ## format, clippy, licences, shell scripts, documentation, chart, alerts and dashboards, every crate alone
 	@scripts/lint.sh
+
+gitops: ## what Argo CD's health check and kstatus say of objects as the operator writes them
+	@scripts/gitops.sh
 
 bench: ## figures against llama.cpp and against the machine's own limits, each as a ratio
 	@scripts/bench.sh
 
+bench-operator: ## the operator with 1,000 instances and 2,000 clusters on fake nodes; INSTANCES=, CLUSTERS=, QUIET= seconds
+	@INSTANCES="$(INSTANCES)" CLUSTERS="$(CLUSTERS)" QUIET="$(QUIET)" KEEP="$(KEEP)" scripts/bench-operator.sh
+
 soak: ## mixed load at the highest sustained rate; DURATION= seconds, default 1800
 	@DURATION="$(DURATION)" scripts/soak.sh
 
-images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker
-	@scripts/images.sh
+images: build ## container images of all programs, and what each is made of, in target/images; needs no Docker; MODEL= file to put in
+	@MODEL="$(MODEL)" scripts/images.sh
 
 cluster: ## a real two-node Kubernetes cluster on this machine, without Docker; cluster-down stops it
 	@scripts/cluster.sh up

@@ -3,17 +3,15 @@
 # README as they stand there. Prints the fleet, and how long it took from helm install to the first token, and stops
 # everything. KEEP=1 leaves the cluster up.
 set -euo pipefail
-# shellcheck source=scripts/environment.sh
-source "$(dirname "$0")/environment.sh"
 # shellcheck source=scripts/readme.sh
-source "$root/scripts/readme.sh"
+source "$(dirname "$0")/readme.sh"
 cd "$root"
 
 # Runs inside the cluster's network.
 inside() {
     local began=$SECONDS
     run_readme Kubernetes
-    say "$((SECONDS - began)) s from helm install to the end of this answer"
+    say "$((SECONDS - began)) s from helm install to the last word of the answer"
     kubectl get servingclusters,pods,services,deployments --output wide
 }
 

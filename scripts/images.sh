@@ -11,10 +11,10 @@ cd "$root"
 tag=${SHOAL_TAG:-$(awk -F '"' '/^version = / { print $2; exit }' Cargo.toml)}
 folder=$target/images
 
-# Names of the workspace's programs; each is built by a package of the same name.
+# Names of the workspace's programs that run in a cluster; each is built by a package of the same name.
 workspace_programs() {
     cargo metadata --locked --no-deps --format-version 1 |
-        jq -r '.packages[].targets[] | select(.kind == ["bin"]) | .name' | sort
+        jq -r '.packages[] | select(.metadata.image != false) | .targets[] | select(.kind == ["bin"]) | .name' | sort
 }
 
 # What the image of a program holds beside it, as image.sh takes it.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Links of the repository's Markdown files: what they name is there, headings and source folders too."""
+"""What the repository's Markdown files point at is there: files, folders, headings, and the tests that prove a row of
+docs/failure-modes.md."""
 
 import pathlib
 import re
@@ -31,10 +32,21 @@ def broken(page: pathlib.Path) -> list[str]:
     return faults
 
 
+def unproved(page: pathlib.Path) -> list[str]:
+    """Tests named in the last column of a table that no source has."""
+    rows = re.findall(r"^\|.*\| ([^|]*)\|$", page.read_text(), re.M)
+    named = {name for cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    found = subprocess.run(["git", "grep", "--untracked", "-hoE", r"fn \w+\(", "--", "*.rs"],
+                           cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    tests = {line[3:-1] for line in found.splitlines()}
+    return [f"{page.relative_to(ROOT)}: there is no test {name}" for name in sorted(named - tests)]
+
+
 def main() -> int:
     listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
                             cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
     faults = [fault for page in listed for fault in broken(ROOT / page)]
+    faults += unproved(ROOT / "docs/failure-modes.md")
     for fault in faults:
         print(f"error: {fault}", file=sys.stderr)
     return 1 if faults else 0

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Commands of the README, run as they stand there. Sourced; does nothing by itself.
 
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
 # Prints the commands of the first console block of a section, one a line.
 readme_commands() {
     awk -v section="## $1" '

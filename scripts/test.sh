@@ -10,7 +10,7 @@ need_python
 # A machine that cannot run a cluster has said what it lacks.
 kubernetes() {
     local status=0
-    SHOAL_BUILT=1 scripts/e2e.sh || status=$?
+    { SHOAL_BUILT=1 scripts/e2e.sh && SHOAL_BUILT=1 scripts/faults.sh; } || status=$?
     ((status == 77)) && [[ ${SHOAL_REQUIRE_CLUSTER:-} != 1 ]] || return "$status"
     say ""
     say "!!! NOT TESTED: the operator in a Kubernetes cluster, because this machine cannot run one (see above)."
@@ -26,5 +26,7 @@ stage "build" cargo build --release --locked --workspace --all-targets
 stage "unit tests" cargo test --release --locked --workspace --exclude shoal-e2e
 # One after the other: each test starts whole fleets and judges their timing.
 stage "end-to-end tests" cargo test --release --locked --package shoal-e2e -- --test-threads=1
+stage "health in GitOps" scripts/gitops.sh
+stage "metrics" scripts/metrics.sh
 stage "Kubernetes" kubernetes
 stage "conformance" scripts/conformance.sh

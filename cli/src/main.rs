@@ -3,19 +3,18 @@
 //! ```text
 //! command/  one file per command: arguments, then a call
 //! local/    local mode: observe processes, plan (shoal-plan), apply, publish status; state is a directory
-//! http/     client of the OpenAI API
-//! present/  tables, colours, the live view
+//! present/  fleets as tables, the live view
 //! ```
+//! Client of the OpenAI API, conversation, tables and exit codes: `terminal/`, shared with `kubectl-shoal`.
 
 mod command;
-mod failure;
-mod http;
 mod local;
 mod present;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use shoal_terminal::{failure, http};
 
 fn main() -> ExitCode {
     let arguments = command::Arguments::parse();

@@ -9,6 +9,8 @@
 //! mode walks the schema that the API server is given.
 
 mod document;
+pub mod labels;
+mod pod_template;
 mod quantity;
 mod schema;
 mod serving_cluster;
@@ -19,10 +21,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 pub use document::{DocumentError, FieldError, read, read_unchecked, write};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use kube::CustomResourceExt;
+pub use pod_template::PodTemplate;
 pub use quantity::{QuantityError, bytes};
 pub use serving_cluster::{
-    DecodeSpec, Device, Download, DownloadFile, EngineSpec, GatewaySpec, Loading, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec,
-    PrefillSpec, RoleStatus, ServingCluster, ServingClusterSpec, ServingClusterStatus, condition,
+    DecodeSpec, Device, Download, DownloadFile, EngineSpec, GatewaySpec, ImagePullPolicy, Loading,
+    MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec, PrefillSpec, RoleStatus, ServingCluster,
+    ServingClusterSpec, ServingClusterStatus, condition,
 };
 pub use serving_role::{FOLLOWED_REPLICAS, RoleName, ServingRole, ServingRoleSpec, ServingRoleStatus};
 

@@ -8,6 +8,9 @@ use crate::document::FieldError;
 /// Every way in which `value` departs from `schema`, with paths below `path`.
 pub(crate) fn check(path: &str, schema: &Value, value: &Value, errors: &mut Vec<FieldError>) {
     let wanted = schema["type"].as_str().unwrap_or("object");
+    if schema["x-kubernetes-int-or-string"] == true && (value.is_string() || value.is_number()) {
+        return;
+    }
     if !has_type(wanted, value) {
         errors.push(FieldError::new(path, format!("must be {}, not {}", article(wanted), kind_of(value))));
         return;
@@ -33,6 +36,7 @@ fn check_object(path: &str, schema: &Value, object: &Map<String, Value>, errors:
                 "has no value; give it one or remove the line to take the default".to_owned(),
             )),
             Some(property) => check(&join(path, name), property, value, errors),
+            None if schema["x-kubernetes-preserve-unknown-fields"] == true => {}
             None => errors.push(unknown(path, name, properties)),
         }
     }

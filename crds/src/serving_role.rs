@@ -90,10 +90,12 @@ pub enum RoleName {
 }
 
 /// What the operator last saw.
+// As in a ServingCluster: what no operator has seen is not complete.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = { "observedGeneration": -1 }))]
 pub struct ServingRoleStatus {
-    /// The metadata.generation this status speaks of. Default: absent until first seen. Example: 2.
+    /// The metadata.generation this status speaks of. Default: -1 until first seen. Example: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Instances of the role that there are, also those that load or drain. Default: 0. Example: 3.

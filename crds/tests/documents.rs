@@ -55,7 +55,7 @@ fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
     let cases: &[(&str, &str)] = &[
         (
             "engine: { kvmemory: 1Gi }",
-            "spec.engine.kvmemory: is not a known field; allowed here: chunk, device, kvMemory, maxBatch, maxContext, threads; did you mean kvMemory?",
+            "spec.engine.kvmemory: is not a known field; allowed here: chunk, device, image, imagePullPolicy, kvMemory, maxBatch, maxContext, podTemplate, threads; did you mean kvMemory?",
         ),
         (
             "replicas: 3",
@@ -104,6 +104,19 @@ fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
         ),
         ("gateway: { port: 65536 }", "spec.gateway.port: must be 1 to 65535"),
         ("gateway: { port: 0 }", "spec.gateway.port: must be 1 to 65535"),
+        ("gateway: { replicas: 0 }", "spec.gateway.replicas: must be 1 to 64"),
+        (
+            "gateway: { image: 'a b' }",
+            "spec.gateway.image: must be an image reference of at most 512 characters without spaces",
+        ),
+        (
+            "engine: { image: '' }",
+            "spec.engine.image: must be an image reference of at most 512 characters without spaces",
+        ),
+        (
+            "engine: { imagePullPolicy: always }",
+            "spec.engine.imagePullPolicy: must be one of: Always, IfNotPresent, Never; not \"always\"",
+        ),
     ];
     for (lines, expected) in cases {
         assert_eq!(&refusal(&with_spec(lines)), expected, "spec line {lines:?}");
@@ -121,6 +134,78 @@ fn a_claim_has_a_name_that_a_claim_can_have() {
         );
     }
 }
+
+#[test]
+fn a_folder_of_the_node_is_an_absolute_path_and_there_is_one_place_for_the_model() {
+    let source = |more: &str| SMALLEST.replace("smollm2.gguf }", &format!("smollm2.gguf, {more} }}"));
+    let folder = read(&source("hostPath: /srv/models")).unwrap().spec.model.source.host_path;
+    assert_eq!(folder.as_deref(), Some("/srv/models"));
+    for path in ["srv", "/srv/../etc", "''"] {
+        assert_eq!(
+            refusal(&source(&format!("hostPath: {path}"))),
+            "spec.model.source.hostPath: must be an absolute path of at most 4096 characters without '..', for example /srv/models"
+        );
+    }
+    assert_eq!(
+        refusal(&source("hostPath: /srv, claim: models")),
+        "spec.model.source: must be one of claim and hostPath, not both"
+    );
+}
+
+#[test]
+fn a_pod_template_is_kept_as_it_was_written() {
+    let lines = "engine: { podTemplate: { metadata: { labels: { team: search } }, spec: { affinity: { podAffinity: {} }, \
+                 tolerations: [{ key: gpu, operator: Exists }], containers: [{ name: engine, resources: { limits: { \
+                 nvidia.com/gpu: 1, memory: 2Gi } } }, { name: x, image: 'x:1', tty: true }] } } }";
+    let cluster = read(&with_spec(lines)).unwrap();
+    assert_eq!(read(&write(&cluster).unwrap()).unwrap(), cluster);
+    let template = serde_json::to_value(cluster.spec.engine.pod_template).unwrap();
+    assert_eq!(template["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], 1);
+    assert_eq!(template["spec"]["containers"][1]["tty"], true);
+}
+
+#[test]
+fn a_pod_template_may_not_touch_what_the_operator_holds() {
+    let cases: &[(&str, &str)] = &[
+        (
+            "spec: { hostNetwork: true }",
+            "spec.hostNetwork: is not a known field; allowed here: affinity, containers, imagePullSecrets, initContainers, \
+             nodeSelector, priorityClassName, resourceClaims, runtimeClassName, schedulerName, tolerations, \
+             topologySpreadConstraints, volumes",
+        ),
+        (
+            "spec: { tolerations: [{ kye: gpu }] }",
+            "spec.tolerations[0].kye: is not a known field; allowed here: effect, key, operator, tolerationSeconds, value",
+        ),
+        (
+            "metadata: { labels: { shoal.dev/role: decode } }",
+            "metadata.labels: must be other labels than shoal.dev/... and app.kubernetes.io/name, component and managed-by, which are the operator's",
+        ),
+        (
+            "metadata: { annotations: { shoal.dev/crashes: '0' } }",
+            "metadata.annotations: must be other annotations than shoal.dev/..., which are the operator's",
+        ),
+        (
+            "spec: { volumes: [{ name: model, emptyDir: {} }] }",
+            "spec.volumes: must be other volumes than fleet and model, which are the operator's",
+        ),
+        (
+            "spec: { initContainers: [{ name: engine, image: x }] }",
+            "spec.initContainers: must be containers with an image, and with other names than engine and gateway",
+        ),
+        ("spec: { containers: [{ name: engine, command: [sh] }] }", OWN_CONTAINER),
+        ("spec: { containers: [{ name: gateway, image: x }] }", OWN_CONTAINER),
+        ("spec: { containers: [{ name: engin }] }", OWN_CONTAINER),
+    ];
+    for component in ["engine", "gateway"] {
+        for (lines, expected) in cases {
+            let text = with_spec(&format!("{component}: {{ podTemplate: {{ {lines} }} }}"));
+            assert_eq!(refusal(&text), format!("spec.{component}.podTemplate.{expected}"), "{lines}");
+        }
+    }
+}
+
+const OWN_CONTAINER: &str = "spec.containers: must be the operator's own container without image, command, args and ports, or others with an image; the own one's image is set by the field image beside podTemplate";
 
 #[test]
 fn bad_envelopes_are_refused_with_the_field_and_what_is_allowed() {

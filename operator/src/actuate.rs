@@ -282,6 +282,41 @@ mod tests {
     }
 
     #[test]
+    fn the_more_is_expected_of_an_engine_the_sooner_it_is_asked_again() {
+        let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        let target = |draining| Target {
+            pod: "chat-0-1".to_owned(),
+            uid: "uid".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            role: Role::Decode,
+            draining,
+        };
+        let known = |asked, role, draining| Known {
+            started: Timestamp::UNIX_EPOCH,
+            channel: None,
+            since: ago(60),
+            last: Some((ago(60), said(role, draining))),
+            asked,
+        };
+        let (decode, mixed) = (rpc::Role::Decode, rpc::Role::Mixed);
+        for (known, draining, due) in [
+            (known(None, decode, false), false, true),
+            (known(Some((ago(2), true)), decode, false), false, false),
+            (known(Some((ago(6), true)), decode, false), false, true),
+            (known(Some((ago(2), true)), mixed, false), false, true),
+            (known(Some((ago(2), true)), decode, true), true, true),
+            (known(Some((ago(0), false)), decode, false), false, false),
+            (known(Some((ago(2), false)), decode, false), false, true),
+        ] {
+            assert_eq!(known.is_due(&target(draining)), due, "{known:?} {draining}");
+        }
+        let silence = |answered| known(Some((ago(2), answered)), decode, false).answer().silence;
+        assert_eq!(silence(true), Duration::ZERO, "it answered when it was last asked");
+        assert!(silence(false) >= Duration::from_secs(60), "since it was last heard");
+    }
+
+    #[test]
     fn only_what_differs_from_the_marks_is_set_right_and_draining_comes_first() {
         for (role, draining, state, expected) in [
             (Role::Decode, false, said(rpc::Role::Decode, false), None),

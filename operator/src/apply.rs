@@ -5,12 +5,10 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use crate::{
-    cache::Live,
-    calls::Calls,
     children::{Applied, Child, Children, Prepared},
     covers::covers,
     error::{CallError, Class},
-    fleet::Fleet,
+    steps::Scene,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +49,8 @@ pub enum Effect {
 /// Access and policies come before the pods that need them; the Deployment comes last,
 /// so that no gateway starts without them.
 pub async fn apply(
-    calls: &Calls,
-    fleet: &Fleet,
+    scene: &Scene<'_>,
     children: Children<Prepared>,
-    live: &Live,
 ) -> Result<(Children<Applied>, Effect), ApplyError> {
     // Both without a rest pattern: a kind that is rendered and not written must not compile.
     let Children {
@@ -71,7 +67,8 @@ pub async fn apply(
         gateway,
         stage: PhantomData,
     } = children;
-    let mut pen = Pen { calls, fleet, effect: Effect::Unchanged };
+    let live = &scene.facts.live;
+    let mut pen = Pen { scene, effect: Effect::Unchanged };
     let written = Children {
         prefill_role: pen.put_as_seen(prefill_role, live.prefill_role.as_deref()).await?,
         decode_role: pen.put_as_seen(decode_role, live.decode_role.as_deref()).await?,
@@ -100,8 +97,7 @@ enum Over {
 
 /// Writes objects one by one and remembers whether it had to.
 struct Pen<'a> {
-    calls: &'a Calls,
-    fleet: &'a Fleet,
+    scene: &'a Scene<'a>,
     effect: Effect,
 }
 
@@ -123,14 +119,15 @@ impl Pen<'_> {
         cached: Option<&K>,
         over: Over,
     ) -> Result<K, ApplyError> {
-        let namespace = &self.fleet.namespace;
+        let Scene { calls, fleet, .. } = self.scene;
+        let namespace = &fleet.namespace;
         let name = wanted.meta().name.clone().unwrap_or_default();
         let fetched = match cached {
             Some(_) => None,
-            None => self.calls.get::<K>(namespace, &name).await?,
+            None => calls.get::<K>(namespace, &name).await?,
         };
         if let Some(found) = cached.or(fetched.as_ref()) {
-            if !self.fleet.controls(found.meta()) {
+            if !fleet.controls(found.meta()) {
                 return Err(ApplyError::Foreign { kind: K::KIND, name });
             }
             if covers(&json(found)?, &json(&wanted)?) {
@@ -141,9 +138,11 @@ impl Pen<'_> {
             if over == Over::Version {
                 wanted.meta_mut().resource_version.clone_from(&found.meta().resource_version);
             }
+        } else {
+            self.scene.still_wanted().await?;
         }
         self.effect = Effect::Written;
-        Ok(self.calls.apply::<K>(namespace, &name, &wanted).await?)
+        Ok(calls.apply::<K>(namespace, &name, &wanted).await?)
     }
 }
 

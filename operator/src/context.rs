@@ -16,9 +16,7 @@ use kube::{
     },
 };
 use parking_lot::Mutex;
-use serde::{Deserialize as _, Serialize};
-use serde_json::Value;
-use shoal_crds::{ServingCluster, ServingClusterStatus};
+use serde::Serialize;
 
 use crate::{
     actuate::Engines,
@@ -65,19 +63,15 @@ impl std::fmt::Debug for Context {
 #[derive(Debug, Clone)]
 struct Published {
     over: Option<String>,
-    status: Value,
+    status: String,
     at: Instant,
 }
 
 impl Published {
     fn over(meta: &ObjectMeta, status: &impl Serialize) -> Self {
-        let status = serde_json::to_value(status).unwrap_or_default();
+        // What cannot be written as JSON could not be published either.
+        let status = serde_json::to_string(status).unwrap_or_default();
         Self { over: meta.resource_version.clone(), status, at: Instant::now() }
-    }
-
-    fn is(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
-        let now = Self::over(meta, status);
-        self.over == now.over && self.status == now.status
     }
 }
 
@@ -115,7 +109,10 @@ impl Context {
     pub fn is_published(&self, meta: &ObjectMeta, status: &impl Serialize) -> bool {
         let published = self.published.lock();
         let known = meta.uid.as_ref().and_then(|uid| published.get(uid));
-        known.is_some_and(|known| known.is(meta, status))
+        known.is_some_and(|known| {
+            let now = Published::over(meta, status);
+            (&known.over, &known.status) == (&now.over, &now.status)
+        })
     }
 
     pub fn published(&self, meta: &ObjectMeta, status: &impl Serialize) {
@@ -124,12 +121,13 @@ impl Context {
     }
 
     /// How long a status is held back that tells of the same state as the last one, with other numbers.
-    pub fn holds_back(&self, cluster: &ServingCluster, status: &ServingClusterStatus) -> Option<Duration> {
+    pub fn holds_back(&self, meta: &ObjectMeta, status: &impl Serialize) -> Option<Duration> {
         let published = self.published.lock();
-        let last = cluster.metadata.uid.as_ref().and_then(|uid| published.get(uid))?;
+        let last = published.get(meta.uid.as_ref()?)?;
         let left = STATUS_PACE.checked_sub(last.at.elapsed())?;
-        let before = ServingClusterStatus::deserialize(&last.status).ok()?;
-        (!status::is_edge(&before, status)).then_some(left)
+        let before = serde_json::from_str(&last.status).ok()?;
+        let now = serde_json::to_value(status).ok()?;
+        (!status::is_edge(&before, &now)).then_some(left)
     }
 
     /// A pod of this cluster was written, which had been seen under this resource version.

@@ -34,7 +34,7 @@ pub enum CallError {
     NotLeader,
     #[error("{verb} {kind}: no answer within {limit:?}")]
     Timeout { verb: &'static str, kind: &'static str, limit: Duration },
-    #[error("{verb} {kind}: {source}")]
+    #[error("{verb} {kind}: {}", told(source))]
     Api {
         verb: &'static str,
         kind: &'static str,
@@ -62,6 +62,8 @@ impl CallError {
     pub fn refusal(&self) -> Option<&str> {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
+                // A namespace on its way out takes nothing new, and nobody has to do anything about it.
+                kube::Error::Api(status) if ends(status) => None,
                 kube::Error::Api(status) if status.is_forbidden() || status.is_invalid() => {
                     Some(&status.message)
                 }
@@ -94,4 +96,18 @@ impl CallError {
     pub fn already_exists(&self) -> bool {
         self.outcome() == "exists"
     }
+}
+
+/// The server's own words, without the structure that they came in.
+fn told(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
+/// Whether the server refuses because the namespace is being deleted.
+fn ends(status: &kube::core::Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

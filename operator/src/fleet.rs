@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, runtime::reflector::ObjectRef};
-use shoal_crds::{ServingCluster, ServingClusterStatus};
+use shoal_crds::{ImagePullPolicy, ServingCluster, ServingClusterStatus};
 use shoal_plan::{Cluster, Role};
 
 use crate::{
@@ -54,6 +54,11 @@ impl Fleet {
 
     pub fn names(&self) -> Names<'_> {
         Names::of(&self.cluster.name)
+    }
+
+    /// When a node pulls an image: as the resource says, else as the operator was told.
+    pub fn pull_policy(&self, asked: Option<ImagePullPolicy>) -> String {
+        asked.map_or_else(|| self.surroundings.images.pull_policy.clone(), |asked| asked.as_str().to_owned())
     }
 
     /// Takes over what was edited last, the resource or its ServingRoles; why not, if it is not allowed.

@@ -7,21 +7,15 @@ use std::collections::BTreeMap;
 
 use shoal_plan::Role;
 
+pub use shoal_crds::labels::{
+    CLUSTER, COMPONENT, DRAINING_SINCE, INSTANCE, MANAGED_BY, NAME, OPERATOR, ROLE,
+};
+
 /// Field manager of everything but status.
 pub const MANAGER: &str = "shoal-operator";
 /// Field manager of status.
 pub const STATUS_MANAGER: &str = "shoal-operator-status";
 
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-pub const NAME: &str = "app.kubernetes.io/name";
-pub const COMPONENT: &str = "app.kubernetes.io/component";
-/// Name of the `ServingCluster`.
-pub const CLUSTER: &str = "shoal.dev/cluster";
-/// The planner's name of an instance; pods that replace each other share it. For people: it is in the pod's
-/// name too.
-pub const INSTANCE: &str = "shoal.dev/instance";
-/// For people and other routers. The engine's own word is what counts.
-pub const ROLE: &str = "shoal.dev/role";
 /// Digest of the model that a pod serves or, for a gateway, whose text it speaks.
 pub const MODEL: &str = "shoal.dev/model";
 
@@ -29,17 +23,12 @@ pub const MODEL: &str = "shoal.dev/model";
 pub const TEMPLATE: &str = "shoal.dev/template-hash";
 /// Crashes in a row of the pods that this one replaced.
 pub const CRASHES: &str = "shoal.dev/crashes";
-/// Since when the instance is to admit nothing new; written before the engine is told.
-pub const DRAINING_SINCE: &str = "shoal.dev/draining-since";
 /// Hash over the whole of what was rendered: tells that a field which is no longer rendered must go.
 pub const RENDERED: &str = "shoal.dev/rendered-hash";
 /// On the gateway's Deployment: the model and port it was made for, as JSON.
 pub const GATEWAY_TEMPLATE: &str = "shoal.dev/gateway-template";
 /// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them.
 pub const FLEET_SECRET: &str = "shoal.dev/fleet-secret";
-
-/// The operator's own pods, as its chart labels them; network policies let them reach engines.
-pub const OPERATOR: &str = "shoal-operator";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {
@@ -50,10 +39,23 @@ pub enum Component {
 impl Component {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Instance => "instance",
+            Self::Instance => shoal_crds::labels::INSTANCE_COMPONENT,
+            Self::Gateway => shoal_crds::labels::GATEWAY_COMPONENT,
+        }
+    }
+
+    /// The operator's own container in a pod of it.
+    pub fn container(self) -> &'static str {
+        match self {
+            Self::Instance => "engine",
             Self::Gateway => "gateway",
         }
     }
+}
+
+/// Whether a label or annotation is the operator's alone.
+pub fn is_held(key: &str) -> bool {
+    key.starts_with("shoal.dev/") || [MANAGED_BY, NAME, COMPONENT].contains(&key)
 }
 
 /// Selector of every object that this operator keeps.

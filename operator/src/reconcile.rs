@@ -6,6 +6,7 @@ use futures::{FutureExt as _, StreamExt as _, stream};
 use kube::{Resource as _, runtime::controller::Action};
 use shoal_crds::ServingCluster;
 use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Role, Step};
+use tokio::sync::OnceCell;
 
 use crate::{
     actuate::{Answer, Correction, correction},
@@ -15,8 +16,7 @@ use crate::{
     clock,
     context::Context,
     error::Class,
-    events,
-    fetching,
+    events, fetching,
     fleet::Fleet,
     observe::{self, Facts, ObserveError, SeenSecret},
     status::{self, Stall, StatusError},
@@ -111,7 +111,9 @@ pub async fn reconcile(
     let observed = facts.observed(&answers, now);
     let plan = shoal_plan::plan(&fleet.cluster, &observed, now);
     // Writes children.
-    let scene = Scene { context, calls, fleet: &fleet, facts: &facts, observed: &observed };
+    let confirmed = OnceCell::new();
+    let scene =
+        Scene { context, calls, fleet: &fleet, facts: &facts, observed: &observed, confirmed: &confirmed };
     let written = Box::pin(write(context, &scene, &plan)).await;
     // Tells engines.
     let told = actuate(context, &scene, &answers).await;
@@ -121,13 +123,12 @@ pub async fn reconcile(
     let mut status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
     status.loading = loading;
     let held_back = publish(cluster, context, calls, &status).await?;
-    if held_back.is_none() {
-        publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
-    }
+    let roles_held_back = publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
     written?;
     let told = told?;
     let next = next_look(&plan, &facts, &observed, &answers, told);
-    Ok(Action::requeue(held_back.map_or(next, |held_back| next.min(held_back))))
+    let held_back = held_back.into_iter().chain(roles_held_back);
+    Ok(Action::requeue(held_back.fold(next, Duration::min)))
 }
 
 async fn look(
@@ -151,16 +152,16 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     let secret = ensure_secret(context, scene).await?;
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
-    let furnish = Box::pin(apply::apply(scene.calls, scene.fleet, children, &scene.facts.live));
+    let furnish = Box::pin(apply::apply(scene, children));
     let (children, furnished) = furnish.await?;
     let steps = steps::of_one_look(plan);
     if steps.iter().any(|step| steps::takes_away(&step.action)) {
         scene.confirm().await?;
     }
-    let carried: Vec<_> = steps.iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
-    let outcomes: Vec<_> = stream::iter(carried).buffered(steps::AT_ONCE).collect().await;
+    let carried: Vec<_> = steps.into_iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
+    let outcomes: Vec<_> = stream::iter(carried).buffer_unordered(steps::AT_ONCE).collect().await;
     let (mut first, mut told) = (None, Vec::new());
-    for (step, outcome) in steps.into_iter().zip(outcomes) {
+    for (step, outcome) in outcomes {
         match outcome {
             Ok(Effect::Unchanged) => {}
             Ok(Effect::Written) => told.push(step),
@@ -182,7 +183,11 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
 }
 
 /// One step, counted and logged. The gateway's were carried out with the furniture.
-async fn carry_out(scene: &Scene<'_>, step: &Step, furnished: Effect) -> Result<Effect, ApplyError> {
+async fn carry_out<'a>(
+    scene: &Scene<'_>,
+    step: &'a Step,
+    furnished: Effect,
+) -> (&'a Step, Result<Effect, ApplyError>) {
     let effect = match &step.action {
         Act::CreateGateway { .. } | Act::ReplaceGateway { .. } => Ok(furnished),
         action => scene.carry_out(action).await,
@@ -196,7 +201,7 @@ async fn carry_out(scene: &Scene<'_>, step: &Step, furnished: Effect) -> Result<
     if matches!(effect, Ok(Effect::Written)) {
         tracing::info!(step = step.action.verb(), subject = step.action.subject(), reason = step.reason);
     }
-    effect
+    (step, effect)
 }
 
 /// The fleet secret that is there, or a new one.
@@ -204,6 +209,7 @@ async fn ensure_secret(context: &Context, scene: &Scene<'_>) -> Result<SeenSecre
     if let Some(secret) = &scene.facts.secret {
         return Ok(secret.clone());
     }
+    scene.still_wanted().await?;
     let made = scene.calls.create(&scene.fleet.namespace, &fleet_secret(scene.fleet)?).await?;
     let name = made.metadata.name.clone().unwrap_or_default();
     let seen = observe::read_secret(scene.fleet, &name, &made).map_err(|_| ApplyError::Outdated)?;
@@ -276,7 +282,7 @@ async fn publish(
     if context.is_published(meta, status) {
         return Ok(None);
     }
-    if let Some(left) = context.holds_back(cluster, status) {
+    if let Some(left) = context.holds_back(meta, status) {
         return Ok(Some(left));
     }
     if status::publish(calls, cluster, status).await? {
@@ -292,19 +298,23 @@ async fn publish_roles(
     scene: &Scene<'_>,
     written: Option<&Children<Applied>>,
     held: Option<&Stall>,
-) -> Result<(), StatusError> {
-    let Scene { context, calls, fleet, facts, observed } = scene;
+) -> Result<Option<Duration>, StatusError> {
+    let Scene { context, calls, fleet, facts, observed, .. } = scene;
+    let mut held_back = None;
     for role in Role::ALL {
         let seen = facts.live.role(role).filter(|found| fleet.controls(&found.metadata));
         let Some(object) = written.map(|children| children.role(role)).or(seen) else { continue };
         let status = status::of_role(fleet, role, object, &observed.instances, held);
-        if !context.is_published(&object.metadata, &status)
-            && status::publish_role(calls, object, &status).await?
-        {
+        if context.is_published(&object.metadata, &status) {
+            continue;
+        }
+        if let Some(left) = context.holds_back(&object.metadata, &status) {
+            held_back = Some(left);
+        } else if status::publish_role(calls, object, &status).await? {
             context.published(&object.metadata, &status);
         }
     }
-    Ok(())
+    Ok(held_back)
 }
 
 /// Says in the status that nothing moves and why; the error itself goes on to decide when to try again.

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{Api, core::ObjectMeta};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_crds::{
     API_VERSION, Condition, ServingCluster, ServingClusterStatus, ServingRole, ServingRoleStatus, condition,
     time_from_unix,
@@ -70,7 +70,13 @@ impl Stall {
     }
 
     fn of_call(error: &CallError) -> Option<Self> {
-        error.refusal().map(|message| Self { reason: "Refused", message: message.to_owned() })
+        let message = error.refusal()?;
+        let reason = match message {
+            _ if message.contains("violates PodSecurity") => "PodSecurityRefused",
+            _ if message.contains("exceeded quota") => "QuotaExceeded",
+            _ => "Refused",
+        };
+        Some(Self { reason, message: message.to_owned() })
     }
 
     fn new(reason: &'static str, error: &impl ToString) -> Self {
@@ -92,15 +98,23 @@ pub fn unplanned(cluster: &ServingCluster, stall: &Stall) -> ServingClusterStatu
     with_stall(cluster, status, Some(stall))
 }
 
-/// `status` with the one condition that the planner knows nothing of, which is there only while it holds.
+/// `status` with the conditions that the planner knows nothing of, each there only while it holds: Stalled, or else
+/// Reconciling, by which kstatus finds that Progressing is true.
 pub fn with_stall(
     cluster: &ServingCluster,
     mut status: ServingClusterStatus,
     stall: Option<&Stall>,
 ) -> ServingClusterStatus {
-    status.conditions.retain(|found| found.type_ != condition::STALLED);
+    status.conditions.retain(|found| ![condition::STALLED, condition::RECONCILING].contains(&&*found.type_));
     let previous = cluster.status.as_ref().and_then(|previous| previous.condition(condition::STALLED));
-    status.conditions.extend(stall.map(|stall| set(cluster, previous, condition::STALLED, true, stall)));
+    let progressing = status.condition(condition::PROGRESSING).filter(|found| found.status == "True");
+    let holds = match stall {
+        Some(stall) => Some(set(cluster, previous, condition::STALLED, true, stall)),
+        None => {
+            progressing.map(|found| Condition { type_: condition::RECONCILING.to_owned(), ..found.clone() })
+        }
+    };
+    status.conditions.extend(holds);
     status
 }
 
@@ -122,17 +136,20 @@ fn set(
     }
 }
 
-/// Whether a status tells of another state than the one before, and not only of other numbers on the way.
-pub fn is_edge(before: &ServingClusterStatus, now: &ServingClusterStatus) -> bool {
-    let state = |status: &ServingClusterStatus| {
-        let conditions = status.conditions.iter();
-        let conditions: Vec<_> = conditions
-            .map(|found| (found.type_.clone(), found.status.clone(), found.reason.clone()))
-            .collect();
-        let asked = (status.observed_generation, status.prefill.desired, status.decode.desired);
-        (conditions, asked, status.endpoint.clone())
-    };
-    state(before) != state(now)
+/// Whether a status tells of another state than the one before, and not only of other numbers on the way. What
+/// stalls always does: a person reads its words, and there may be no next look.
+pub fn is_edge(before: &Value, now: &Value) -> bool {
+    let mut conditions = now["conditions"].as_array().into_iter().flatten();
+    conditions.any(|found| found["type"] == condition::STALLED) || state(before) != state(now)
+}
+
+/// What people and programs wait for.
+fn state(status: &Value) -> Value {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let conditions: Vec<_> =
+        conditions.map(|found| json!([found["type"], found["status"], found["reason"]])).collect();
+    let desired = [&status["prefill"]["desired"], &status["decode"]["desired"]];
+    json!([conditions, status["observedGeneration"], status["endpoint"], desired])
 }
 
 /// Writes the status if it differs from the one that is there; whether it did.
@@ -182,3 +199,6 @@ where
     calls.apply_status(&api, kind, &name, &body).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

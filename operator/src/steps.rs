@@ -16,6 +16,7 @@ use kube::Resource as _;
 use serde_json::{Value, json};
 use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::{Action, CrashHistory, Observed, Phase, Plan, Role, Step, Template};
+use tokio::sync::OnceCell;
 
 use crate::{
     apply::{ApplyError, Effect},
@@ -47,6 +48,8 @@ pub struct Scene<'a> {
     pub fleet: &'a Fleet,
     pub facts: &'a Facts,
     pub observed: &'a Observed,
+    /// That the spec is still the one that was planned from, once it was asked.
+    pub confirmed: &'a OnceCell<()>,
 }
 
 /// The steps of a plan that one look carries out, what makes room before what needs it.
@@ -73,6 +76,21 @@ pub fn takes_away(action: &Action) -> bool {
 impl Scene<'_> {
     /// Spec and counts are still those that were planned from, as the API server has them and not a cache.
     pub async fn confirm(&self) -> Result<(), ApplyError> {
+        self.confirm_spec().await?;
+        for role in Role::ALL {
+            self.confirm_count(role).await?;
+        }
+        Ok(())
+    }
+
+    /// Before anything is made, once in a look: what is missing may have gone with its cluster, and a watch of the
+    /// cluster that is behind the others does not tell so. Whatever was made then would go again, after it had held
+    /// devices and started to load.
+    pub async fn still_wanted(&self) -> Result<(), ApplyError> {
+        self.confirmed.get_or_try_init(|| self.confirm_spec()).await.map(drop)
+    }
+
+    async fn confirm_spec(&self) -> Result<(), ApplyError> {
         let api = kube::Api::<ServingCluster>::namespaced(self.calls.client().clone(), &self.fleet.namespace);
         let found = self.calls.get_by(&api, "ServingCluster", self.fleet.name()).await?;
         let same = found.is_some_and(|found| {
@@ -81,13 +99,7 @@ impl Scene<'_> {
                 && meta.generation.unwrap_or(1) == self.fleet.cluster.generation
                 && meta.deletion_timestamp.is_none()
         });
-        if !same {
-            return Err(ApplyError::Outdated);
-        }
-        for role in Role::ALL {
-            self.confirm_count(role).await?;
-        }
-        Ok(())
+        if same { Ok(()) } else { Err(ApplyError::Outdated) }
     }
 
     async fn confirm_count(&self, role: Role) -> Result<(), ApplyError> {
@@ -136,6 +148,7 @@ impl Scene<'_> {
     }
 
     async fn create(&self, instance: &Instance<'_>, template: &Template) -> Result<Effect, ApplyError> {
+        self.still_wanted().await?;
         let pod = instance_pod(self.fleet, instance, template);
         match self.calls.create(&self.fleet.namespace, &pod).await {
             Ok(_) => {
@@ -230,7 +243,7 @@ impl Scene<'_> {
 
 /// Makes writes that have nothing to do with each other, some at a time. All are made; the first failure counts.
 async fn all(writes: Vec<BoxFuture<'_, Result<Effect, ApplyError>>>) -> Result<Effect, ApplyError> {
-    let outcomes: Vec<_> = stream::iter(writes).buffered(AT_ONCE).collect().await;
+    let outcomes: Vec<_> = stream::iter(writes).buffer_unordered(AT_ONCE).collect().await;
     outcomes.into_iter().try_fold(Effect::Unchanged, |before, outcome| Ok(before.max(outcome?)))
 }
 

@@ -6,20 +6,26 @@
 use std::collections::BTreeSet;
 
 use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use shoal_crds::{ModelSource, ServingCluster};
+use shoal_crds::{ModelSource, ServingCluster, ServingClusterSpec};
 use shoal_plan::Cluster;
 
 use crate::{
+    children::{Overlay, OverlayError},
     counts::Counts,
     error::Class,
     fleet::{Fleet, Surroundings},
+    labels::Component,
 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum ValidateError {
     #[error("{0}")]
     Rules(String),
-    #[error("spec.model.source.download: this operator was given no image that fetches; start it with --fetch-image")]
+    #[error("spec.{component}.podTemplate.{source}")]
+    PodTemplate { component: &'static str, source: OverlayError },
+    #[error(
+        "spec.model.source.download: this operator was given no image that fetches; start it with --fetch-image"
+    )]
     NoFetchImage,
     #[error("spec.model.source.download.files: two files are called {0}; each needs a name of its own")]
     SameName(String),
@@ -30,7 +36,11 @@ pub enum ValidateError {
 impl ValidateError {
     pub fn class(&self) -> Class {
         match self {
-            Self::Rules(_) | Self::NoFetchImage | Self::SameName(_) | Self::NoIdentity(_) => Class::Invalid,
+            Self::Rules(_)
+            | Self::PodTemplate { .. }
+            | Self::NoFetchImage
+            | Self::SameName(_)
+            | Self::NoIdentity(_) => Class::Invalid,
         }
     }
 }
@@ -41,7 +51,8 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
             broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
         ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
     })?;
-    downloadable(&cluster.spec.model.source, surroundings)?;
+    check_pods(&cluster.spec)?;
+    check_download(&cluster.spec.model.source, surroundings)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
@@ -65,8 +76,20 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
     })
 }
 
+/// What the users' parts of pods say can be merged over the operator's.
+fn check_pods(spec: &ServingClusterSpec) -> Result<(), ValidateError> {
+    for (component, name, template) in [
+        (Component::Instance, "engine", &spec.engine.pod_template),
+        (Component::Gateway, "gateway", &spec.gateway.pod_template),
+    ] {
+        let read = template.as_ref().map(|template| Overlay::read(template, component));
+        read.transpose().map_err(|source| ValidateError::PodTemplate { component: name, source })?;
+    }
+    Ok(())
+}
+
 /// What the rules of the definition cannot say of a download.
-fn downloadable(source: &ModelSource, surroundings: &Surroundings) -> Result<(), ValidateError> {
+fn check_download(source: &ModelSource, surroundings: &Surroundings) -> Result<(), ValidateError> {
     let Some(download) = &source.download else { return Ok(()) };
     if surroundings.images.fetch.is_none() {
         return Err(ValidateError::NoFetchImage);

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shoal_crds::{DocumentError, ServingCluster};
+use shoal_crds::{DocumentError, ServingCluster, ServingClusterSpec};
 
 use crate::failure::{Attempt, Failure};
 
@@ -23,16 +23,35 @@ pub(super) fn read(path: &Path) -> Result<ServingCluster, Failure> {
             None => return Err(refused(path, &error)),
         },
     };
-    if cluster.spec.model.source.download.is_some() {
-        let message = "spec.model.source.download: nothing is fetched on one machine; remove it and name the file itself";
-        return Err(Failure::usage(message));
+    match only_in_a_cluster(&cluster) {
+        Some(what) => Err(Failure::invalid(format!("{} is refused:\n  {what}", path.display()))),
+        None => Ok(cluster),
     }
-    if cluster.spec.model.source.claim.is_some() {
-        let what =
-            "spec.model.source.claim: there are no claims on one machine; remove it and name the file itself";
-        return Err(Failure::invalid(format!("{} is refused:\n  {what}", path.display())));
-    }
-    Ok(cluster)
+}
+
+/// What the manifest says that one machine cannot do.
+fn only_in_a_cluster(cluster: &ServingCluster) -> Option<&'static str> {
+    let ServingClusterSpec { model, engine, gateway, prefill: _, decode: _ } = &cluster.spec;
+    let claim =
+        "spec.model.source.claim: there are no claims on one machine; remove it and name the file itself";
+    let folder =
+        "spec.model.source.hostPath: is for nodes of a cluster; remove it and give path the whole of the way";
+    let download =
+        "spec.model.source.download: nothing is fetched on one machine; remove it and name the file itself";
+    let image = "image, imagePullPolicy and podTemplate of engine and gateway: there are no pods on one machine; \
+                 remove them";
+    let engine_pod =
+        engine.image.is_some() || engine.image_pull_policy.is_some() || engine.pod_template.is_some();
+    let gateway_pod =
+        gateway.image.is_some() || gateway.image_pull_policy.is_some() || gateway.pod_template.is_some();
+    [
+        (model.source.claim.is_some(), claim),
+        (model.source.host_path.is_some(), folder),
+        (model.source.download.is_some(), download),
+        (engine_pod || gateway_pod, image),
+    ]
+    .into_iter()
+    .find_map(|(said, what)| said.then_some(what))
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

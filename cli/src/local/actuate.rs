@@ -153,6 +153,9 @@ impl Host {
             max_batch,
             chunk,
             max_context,
+            image: _,
+            image_pull_policy: _,
+            pod_template: _,
         } = engine;
         let memory = engine.kv_memory_bytes().attempt(|| "spec.engine.kvMemory".to_owned())?;
         let threads = threads.map_or(self.shared_threads, |threads| threads as usize);

@@ -2,9 +2,5 @@
 
 pub(crate) mod fleet;
 pub(crate) mod live;
-pub(crate) mod style;
-mod table;
-mod time;
 
-pub(crate) use table::Table;
-pub(crate) use time::age;
+pub(crate) use shoal_terminal::{Table, age, style};

@@ -9,7 +9,7 @@ mod status;
 
 pub use download::{Download, DownloadFile};
 pub use spec::{
-    DecodeSpec, Device, EngineSpec, GatewaySpec, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec,
-    PrefillSpec, ServingCluster, ServingClusterSpec,
+    DecodeSpec, Device, EngineSpec, GatewaySpec, ImagePullPolicy, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource,
+    ModelSpec, PrefillSpec, ServingCluster, ServingClusterSpec,
 };
 pub use status::{Loading, RoleStatus, ServingClusterStatus, condition};

@@ -8,7 +8,10 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{Download, ServingClusterStatus};
-use crate::quantity::{self, QuantityError};
+use crate::{
+    PodTemplate,
+    quantity::{self, QuantityError},
+};
 
 /// Characters of `metadata.name`: instance names add a suffix and must stay DNS labels.
 pub const MAX_NAME_LENGTH: usize = 40;
@@ -61,7 +64,7 @@ pub struct ServingClusterSpec {
     /// Instances that produce tokens. Default: {replicas: 1}. Example: {replicas: 2}.
     #[serde(default)]
     pub decode: DecodeSpec,
-    /// The process that speaks the OpenAI API. Default: {port: 8000}. Example: {port: 9000}.
+    /// The process that speaks the OpenAI API. Default: {port: 8000, replicas: 2}. Example: {port: 9000}.
     #[serde(default)]
     pub gateway: GatewaySpec,
 }
@@ -81,12 +84,16 @@ pub struct ModelSpec {
 
 /// Where the weights are.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
+#[x_kube(validation = Rule::new("!(has(self.claim) && has(self.hostPath))")
+    .message("must be one of claim and hostPath, not both"))]
+#[x_kube(validation = Rule::new("!(has(self.download) && has(self.hostPath))")
+    .message("must be one of download and hostPath, not both"))]
 #[x_kube(validation = Rule::new("!has(self.download) || self.path.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199})+$')")
     .message("path must consist of letters, digits, '.', '_' and '-' between slashes if download is given, and no part may begin with '.'"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
-    /// cluster within the claim, where download puts it or, without both, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
+    /// cluster within claim or hostPath, where download puts it or, without any, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
         .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
@@ -98,8 +105,16 @@ pub struct ModelSource {
         .message("must be the name of a PersistentVolumeClaim: at most 253 lower-case letters, digits, '-' or '.'"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// Files to fetch before a process starts: into the claim, if there is one, once for all pods; else into each
-    /// pod, on its node's disk. In a cluster only. Default: none, the model is there.
+    /// Folder of the node that holds the model; every instance and gateway mounts it, read-only, so each node that they
+    /// may run on needs it. The restricted and baseline Pod Security Standards forbid it: the namespace must allow
+    /// privileged pods. In a cluster only. Default: none. Example: /srv/models.
+    #[schemars(length(max = 4096))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096 && !('..' in self.split('/'))")
+        .message("must be an absolute path of at most 4096 characters without '..', for example /srv/models"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_path: Option<String>,
+    /// Files to fetch before a process starts: into the claim, if there is one, once for all pods; else for each
+    /// pod to its node's disk. In a cluster only. Default: none, the model is there.
     /// Example: {files: [{url: "s3://models/smollm2.gguf", sha256: 6a1a2f…}], credentials: model-store}.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<Download>,
@@ -112,6 +127,27 @@ pub enum Device {
     /// The machine's processor, with the widest vector instructions found at start.
     #[default]
     Cpu,
+}
+
+/// When a node pulls an image.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImagePullPolicy {
+    /// Before each start.
+    Always,
+    /// If the node does not have it.
+    IfNotPresent,
+    /// Not at all: it must be there.
+    Never,
+}
+
+impl ImagePullPolicy {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
 }
 
 /// Settings of every instance, the same for both roles.
@@ -153,6 +189,22 @@ pub struct EngineSpec {
     #[x_kube(validation = Rule::new("self >= 64 && self <= 1048576")
         .message("must be 64 to 1048576"))]
     pub max_context: Option<i32>,
+    /// Container image, with shoal-engine on its path. In a cluster only. Default: the operator's own setting.
+    /// Example: registry.example.com/shoal-engine:1.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][^ ]{0,511}$')")
+        .message("must be an image reference of at most 512 characters without spaces"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When nodes pull the image: Always, IfNotPresent or Never. A change applies to pods made after it. In a cluster
+    /// only. Default: the operator's own setting. Example: Always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Added to the pods' own template: scheduling, devices, labels, environment, volumes, sidecars. A change
+    /// replaces the instances as any other setting does. In a cluster only.
+    /// Default: none. Example: {spec: {nodeSelector: {gpu: h200}}}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 impl Default for EngineSpec {
@@ -164,6 +216,9 @@ impl Default for EngineSpec {
             max_batch: Self::default_max_batch(),
             chunk: Self::default_chunk(),
             max_context: None,
+            image: None,
+            image_pull_policy: None,
+            pod_template: None,
         }
     }
 }
@@ -235,16 +290,48 @@ pub struct GatewaySpec {
     #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("must be 1 to 65535"))]
     #[serde(default = "GatewaySpec::default_port")]
     pub port: i32,
+    /// Number of gateway pods, 1 to 64; with two or more the loss of a node leaves one. In a cluster only. Default: 2.
+    /// Example: 4.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 64").message("must be 1 to 64"))]
+    #[serde(default = "GatewaySpec::default_replicas")]
+    pub replicas: i32,
+    /// Container image, with shoal-gateway on its path. In a cluster only. Default: the operator's own setting.
+    /// Example: registry.example.com/shoal-gateway:1.
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][^ ]{0,511}$')")
+        .message("must be an image reference of at most 512 characters without spaces"))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// When nodes pull the image: Always, IfNotPresent or Never. A change applies to pods made after it. In a cluster
+    /// only. Default: the operator's own setting. Example: Always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Added to the pods' own template: scheduling, devices, labels, environment, volumes, sidecars. A change
+    /// rolls the gateways and touches no instance. In a cluster only.
+    /// Default: none. Example: {spec: {nodeSelector: {gpu: h200}}}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
 }
 
 impl Default for GatewaySpec {
     fn default() -> Self {
-        Self { port: Self::default_port() }
+        Self {
+            port: Self::default_port(),
+            replicas: Self::default_replicas(),
+            image: None,
+            image_pull_policy: None,
+            pod_template: None,
+        }
     }
 }
 
 impl GatewaySpec {
     fn default_port() -> i32 {
         8000
+    }
+
+    /// Two, so that the loss of a node leaves one.
+    fn default_replicas() -> i32 {
+        2
     }
 }

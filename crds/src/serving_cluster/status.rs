@@ -18,17 +18,24 @@ pub mod condition {
     pub const DEGRADED: &str = "Degraded";
     /// A person has to do something; only there while it is so.
     pub const STALLED: &str = "Stalled";
+    /// What Progressing says while it is true and nothing is Stalled, under the name that kstatus looks for; only
+    /// there while it is so.
+    pub const RECONCILING: &str = "Reconciling";
 }
 
 /// What the operator last saw.
+// The API server writes this default into a new object. Without it, whoever waits for an object by the rules of
+// kstatus would take one that no operator has seen for complete.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = { "observedGeneration": -1 }))]
 pub struct ServingClusterStatus {
-    /// The metadata.generation this status speaks of. Default: absent until first seen. Example: 3.
+    /// The metadata.generation this status speaks of. Default: -1 until first seen. Example: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready, Progressing and Degraded, each with a reason and a message; Stalled beside them while a person
-    /// has to do something, for example because a name is taken or a quota used up. Default: empty until first seen.
+    /// has to do something, for example because a name is taken or a quota used up; else Reconciling while
+    /// Progressing is True. Default: empty until first seen.
     /// Example: [{type: Ready, status: "True", reason: Serving}].
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[serde(default)]

@@ -1,9 +1,10 @@
 //! The cluster that KUBECONFIG leads to.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, Client};
 
@@ -45,6 +46,15 @@ impl Cluster {
         let client = Client::try_from(config)?;
         client.apiserver_version().await.context("the test cluster does not answer")?;
         Ok(Some(Self { client }))
+    }
+
+    /// Whether pods go to nodes that `scripts/cluster.sh fake-nodes` made, and to no others.
+    pub async fn is_fake(&self) -> Result<bool> {
+        let nodes = Api::<Node>::all(self.client.clone()).list_metadata(&ListParams::default()).await?.items;
+        let fake = |labels: Option<&BTreeMap<String, String>>| {
+            labels.is_some_and(|labels| labels.contains_key("shoal.test/fake"))
+        };
+        Ok(!nodes.is_empty() && nodes.iter().all(|node| fake(node.metadata.labels.as_ref())))
     }
 
     /// The operator's pods that are not on their way out.

@@ -13,7 +13,7 @@ use super::Serving;
 use crate::{http, until};
 
 /// Tokens of one answer: some seconds of a small model on a shared core.
-const TOKENS: u32 = 96;
+const TOKENS: u32 = 64;
 
 #[derive(Debug)]
 pub struct Load {

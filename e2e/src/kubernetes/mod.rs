@@ -9,11 +9,14 @@
 //! Each test has a namespace of its own, with the restricted Pod Security Standard enforced. A failure tells what
 //! the test wanted, what it saw last, and what is in the namespace.
 
+pub mod campaign;
 mod cluster;
 pub mod engines;
 mod load;
 mod namespace;
+pub mod operator;
 pub mod program;
+pub mod proxy;
 mod report;
 mod serving;
 

@@ -53,8 +53,9 @@ impl Namespace {
         }}))?;
         Api::<Object>::all(cluster.client.clone()).create(&PostParams::default(), &object).await?;
         let namespace = Self { cluster, name };
-        // Pods are refused until it has the account that they get by default.
-        until("the namespace has an account", Duration::from_secs(30), || async {
+        // Pods are refused until it has the account that they get by default. After an outage of the API server the
+        // controller that makes it takes a minute to come back.
+        until("the namespace has an account", Duration::from_mins(2), || async {
             namespace.kubectl(&["get", "serviceaccount", "default"]).await
         })
         .await?;

@@ -4,4 +4,14 @@
 //! Tests share a cluster and run beside each other, each in a namespace of its own. Those of `alone` hurt the
 //! cluster itself: scripts/e2e.sh runs them after the others, one at a time.
 
+mod admit;
+mod alone;
+mod drift;
+mod faults;
+mod mistakes;
+mod overlay;
+mod rbac;
 mod reconcile;
+mod scale;
+mod serve;
+mod upgrade;

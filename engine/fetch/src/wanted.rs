@@ -63,7 +63,7 @@ impl FromStr for Checksum {
 
     fn from_str(text: &str) -> Result<Self, WantedError> {
         let bad = || WantedError::Checksum(text.to_owned());
-        if text.len() != 64 || !text.is_ascii() {
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(bad());
         }
         let mut bytes = [0; 32];

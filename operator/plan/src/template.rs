@@ -1,7 +1,10 @@
 //! What processes are made of. Two templates with one hash make processes that need not replace each other.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use shoal_crds::{EngineSpec, ModelSpec, ServingClusterSpec};
+use serde_json::{Map, Value};
+use shoal_crds::{EngineSpec, ModelSpec, PodTemplate, ServingClusterSpec};
 
 /// What an engine instance is made of. No role: a role is state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,18 +17,34 @@ pub struct Template {
 }
 
 impl Template {
+    /// `image` is what the host starts where the spec names none.
     pub fn of(spec: &ServingClusterSpec, image: &str) -> Self {
-        Self { model: spec.model.clone(), engine: spec.engine.clone(), image: image.to_owned() }
+        let image = spec.engine.image.as_deref().unwrap_or(image).to_owned();
+        Self { model: spec.model.clone(), engine: spec.engine.clone(), image }
     }
 
     /// 16 hex digits over every field that an engine is started with.
     pub fn hash(&self) -> String {
         // Destructured without a rest pattern: a new field must be placed here or the build fails.
         let Self { model, engine, image } = self;
-        let EngineSpec { device, threads, kv_memory, max_batch, chunk, max_context } = engine;
+        let EngineSpec {
+            device,
+            threads,
+            kv_memory,
+            max_batch,
+            chunk,
+            max_context,
+            // Resolved into `image`.
+            image: _,
+            // How an image reaches a node makes no other process.
+            image_pull_policy: _,
+            pod_template,
+        } = engine;
+        let pod = pod_template.as_ref().map(|PodTemplate(pod)| format!("\n{}", sorted(pod)));
         digest(&format!(
-            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}",
-            model_digest(model)
+            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}{}",
+            model_digest(model),
+            pod.unwrap_or_default()
         ))
     }
 }
@@ -46,13 +65,29 @@ impl GatewayTemplate {
 
 /// 16 hex digits over name and source: a gateway serves only instances of its own model.
 pub fn model_digest(model: &ModelSpec) -> String {
-    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim, download } } = model;
+    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim, host_path, download } } = model;
     let claim = claim.as_deref().unwrap_or_default();
-    // Where files come from is no part of what they are; and nothing is added where nothing is fetched, so that
-    // an operator which knows downloads keeps what an older one made.
+    let folder = host_path.as_ref().map(|folder| format!("\n{folder}"));
+    // Where files come from is no part of what they are.
     let files = download.iter().flat_map(|download| &download.files);
     let files: String = files.map(|file| format!("\n{} {}", file.sha256, file.name())).collect();
-    digest(&format!("{}:{name}\n{path}\n{claim}{files}", name.len()))
+    digest(&format!("{}:{name}\n{path}\n{claim}{}{files}", name.len(), folder.unwrap_or_default()))
+}
+
+/// JSON in which the order of keys says nothing.
+fn sorted(fields: &Map<String, Value>) -> String {
+    fn value(found: &Value) -> Value {
+        match found {
+            Value::Object(fields) => Value::Object(object(fields)),
+            Value::Array(items) => items.iter().map(value).collect(),
+            other => other.clone(),
+        }
+    }
+    fn object(fields: &Map<String, Value>) -> Map<String, Value> {
+        let ordered: BTreeMap<&String, &Value> = fields.iter().collect();
+        ordered.into_iter().map(|(key, found)| (key.clone(), value(found))).collect()
+    }
+    Value::Object(object(fields)).to_string()
 }
 
 fn digest(text: &str) -> String {

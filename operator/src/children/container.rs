@@ -2,8 +2,9 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile,
-        SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, ObjectFieldSelector,
+        PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile, SecretVolumeSource,
+        SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -11,7 +12,7 @@ use k8s_openapi::{
 use shoal_crds::ModelSource;
 
 use super::secret;
-use crate::fleet::Fleet;
+use crate::{fleet::Fleet, labels::Component};
 
 /// Ports of an engine, in the pod's own network.
 pub const GRPC_PORT: i32 = 7070;
@@ -24,6 +25,11 @@ pub(super) const HTTP_PORT: i32 = 8000;
 const USER: i64 = 65532;
 /// The end of a crashed program's log becomes its termination message, which `observe` reads.
 pub(super) const LAST_WORDS: &str = "FallbackToLogsOnError";
+/// What users' parts of a pod may not touch.
+pub(super) const HELD_VOLUMES: [&str; 2] = [FLEET_VOLUME, MODEL_VOLUME];
+pub(super) const HELD_FOLDERS: [&str; 2] = [FLEET_FOLDER, MODEL_FOLDER];
+pub(super) const POD_IP_VARIABLE: &str = "POD_IP";
+
 const FLEET_VOLUME: &str = "fleet";
 const MODEL_VOLUME: &str = "model";
 pub(super) const MODEL_FOLDER: &str = "/var/lib/shoal/model";
@@ -75,24 +81,29 @@ pub(super) fn fleet_mount() -> VolumeMount {
     }
 }
 
-/// What holds the model, unless an image does: the claim, or the node's disk for as long as the pod is there.
+/// What holds the model, unless an image does: the claim, the node's folder or, of what is fetched for one pod, the
+/// node's disk for as long as the pod is there.
 pub(super) fn model_volume(source: &ModelSource) -> Option<Volume> {
-    let fetched = source.download.is_some();
-    let claim = source.claim.clone().map(|claim_name| PersistentVolumeClaimVolumeSource {
+    let ModelSource { path: _, claim, host_path, download } = source;
+    let claim = claim.clone().map(|claim_name| PersistentVolumeClaimVolumeSource {
         claim_name,
-        read_only: (!fetched).then_some(true),
+        read_only: download.is_none().then_some(true),
     });
-    let disk = (fetched && claim.is_none()).then(EmptyDirVolumeSource::default);
-    (claim.is_some() || disk.is_some()).then(|| Volume {
+    let empty_dir = (download.is_some() && claim.is_none()).then(EmptyDirVolumeSource::default);
+    // A folder that is not there is a pod that does not start, not a new and empty one.
+    let host_path =
+        host_path.clone().map(|path| HostPathVolumeSource { path, type_: Some("Directory".to_owned()) });
+    (claim.is_some() || host_path.is_some() || empty_dir.is_some()).then(|| Volume {
         name: MODEL_VOLUME.to_owned(),
         persistent_volume_claim: claim,
-        empty_dir: disk,
+        host_path,
+        empty_dir,
         ..Volume::default()
     })
 }
 
 pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
-    is_mounted(source).then(|| VolumeMount {
+    model_volume(source).map(|_| VolumeMount {
         name: MODEL_VOLUME.to_owned(),
         mount_path: MODEL_FOLDER.to_owned(),
         read_only: Some(true),
@@ -100,14 +111,18 @@ pub(super) fn model_mount(source: &ModelSource) -> Option<VolumeMount> {
     })
 }
 
-fn is_mounted(source: &ModelSource) -> bool {
-    source.claim.is_some() || source.download.is_some()
-}
-
 /// Where the model is within a container: below what is mounted, or as the resource says.
 pub(super) fn model_path(source: &ModelSource) -> String {
     let path = &source.path;
-    if is_mounted(source) { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+    if model_volume(source).is_some() { format!("{MODEL_FOLDER}{path}") } else { path.clone() }
+}
+
+/// Ports by which Services and policies find the operator's own container.
+pub(super) fn held_ports(component: Component) -> &'static [(&'static str, i32)] {
+    match component {
+        Component::Instance => &[("grpc", GRPC_PORT), ("data", DATA_PORT), ("metrics", METRICS_PORT)],
+        Component::Gateway => &[("http", HTTP_PORT)],
+    }
 }
 
 pub(super) fn secret_file() -> String {
@@ -139,7 +154,7 @@ pub(super) fn port(name: &str) -> IntOrString {
 /// The address of the pod, which arguments refer to.
 pub(super) fn pod_ip() -> EnvVar {
     EnvVar {
-        name: "POD_IP".to_owned(),
+        name: POD_IP_VARIABLE.to_owned(),
         value_from: Some(EnvVarSource {
             field_ref: Some(ObjectFieldSelector {
                 field_path: "status.podIP".to_owned(),

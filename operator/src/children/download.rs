@@ -9,11 +9,18 @@ use super::container::{
     LAST_WORDS, METRICS_PORT, MODEL_FOLDER, POD_IP, container_security, literal, model_mount, model_path,
     pod_ip, quantity,
 };
-use crate::{fleet::Images, observe::FETCH_CONTAINER};
+use crate::{
+    fleet::{Fleet, Images},
+    observe::FETCH_CONTAINER,
+};
 
 /// None, if the resource names nothing to fetch. While it runs it tells on the engine's own metrics port how far
 /// it is; a pod's ports belong to one container at a time.
-pub(super) fn container(source: &ModelSource, images: &Images) -> Option<Container> {
+pub(super) fn steps(fleet: &Fleet, source: &ModelSource) -> Option<Vec<Container>> {
+    Some(vec![container(source, &fleet.surroundings.images)?])
+}
+
+fn container(source: &ModelSource, images: &Images) -> Option<Container> {
     let download = source.download.as_ref()?;
     let mount = model_mount(source)?;
     Some(Container {
@@ -43,8 +50,12 @@ fn args(source: &ModelSource, download: &Download) -> Vec<String> {
     // A single file has the name that the resource gives it.
     let single = download.files.len() == 1;
     let folder = if single { parent } else { &path };
-    let mut args =
-        vec!["--folder".to_owned(), literal(folder), "--listen".to_owned(), format!("{POD_IP}{METRICS_PORT}")];
+    let mut args = vec![
+        "--folder".to_owned(),
+        literal(folder),
+        "--listen".to_owned(),
+        format!("{POD_IP}{METRICS_PORT}"),
+    ];
     for file in &download.files {
         let name = if single { last } else { file.name() };
         args.extend(["--file".to_owned(), literal(name), literal(&file.sha256), literal(&file.url)]);

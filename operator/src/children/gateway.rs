@@ -15,17 +15,16 @@ use k8s_openapi::{
 };
 use shoal_plan::{GatewayTemplate, model_digest};
 
-use super::{container::{
+use super::container::{
     HTTP_PORT, LAST_WORDS, container_security, flags, fleet_mount, fleet_volume, model_mount, model_path,
     model_volume, pod_security, port, quantity, secret_file,
-}, download};
+};
+use super::{download, overlay::Overlay};
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
 };
 
-/// Two, so that the loss of a node leaves one.
-const REPLICAS: i32 = 2;
 /// Seconds in which Services learn that the pod leaves; it still accepts connections.
 const LEAVE: i64 = 5;
 /// Seconds that running streams get, as the gateway's own default has it, and some to end.
@@ -43,7 +42,7 @@ pub(super) fn deployment(fleet: &Fleet, template: &GatewayTemplate, secret_uid: 
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(REPLICAS),
+            replicas: Some(fleet.cluster.spec.gateway.replicas),
             selector: selector(fleet),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -65,45 +64,43 @@ fn selector(fleet: &Fleet) -> LabelSelector {
 
 fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTemplateSpec {
     let model = model_digest(&template.model);
-    PodTemplateSpec {
-        metadata: Some(ObjectMeta {
-            labels: Some(labels::pod(fleet.name(), Component::Gateway, &model)),
-            annotations: Some(labels::map([(labels::FLEET_SECRET, secret_uid)])),
-            ..ObjectMeta::default()
-        }),
-        spec: Some(PodSpec {
-            init_containers: download::container(&template.model.source, &fleet.surroundings.images)
-                .map(|fetch| vec![fetch]),
-            containers: vec![container(fleet, template, &model)],
-            volumes: Some(
-                [Some(fleet_volume(fleet)), model_volume(&template.model.source)]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-            ),
-            security_context: Some(pod_security()),
-            service_account_name: Some(fleet.names().gateway().into()),
-            automount_service_account_token: Some(true),
-            enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(LEAVE + STREAMS + MARGIN),
-            topology_spread_constraints: Some(vec![TopologySpreadConstraint {
-                max_skew: 1,
-                topology_key: "kubernetes.io/hostname".to_owned(),
-                when_unsatisfiable: "ScheduleAnyway".to_owned(),
-                label_selector: Some(selector(fleet)),
-                ..TopologySpreadConstraint::default()
-            }]),
-            ..PodSpec::default()
-        }),
-    }
+    let mut metadata = ObjectMeta {
+        labels: Some(labels::pod(fleet.name(), Component::Gateway, &model)),
+        annotations: Some(labels::map([(labels::FLEET_SECRET, secret_uid)])),
+        ..ObjectMeta::default()
+    };
+    let mut spec = PodSpec {
+        init_containers: download::steps(fleet, &template.model.source),
+        containers: vec![container(fleet, template, &model)],
+        volumes: Some(
+            [Some(fleet_volume(fleet)), model_volume(&template.model.source)].into_iter().flatten().collect(),
+        ),
+        security_context: Some(pod_security()),
+        service_account_name: Some(fleet.names().gateway().into()),
+        automount_service_account_token: Some(true),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(LEAVE + STREAMS + MARGIN),
+        topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".to_owned(),
+            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            label_selector: Some(selector(fleet)),
+            ..TopologySpreadConstraint::default()
+        }]),
+        ..PodSpec::default()
+    };
+    let overlay = Overlay::known(fleet.cluster.spec.gateway.pod_template.as_ref(), Component::Gateway);
+    overlay.over(&mut metadata, &mut spec, &selector(fleet));
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) }
 }
 
 fn container(fleet: &Fleet, template: &GatewayTemplate, model: &str) -> Container {
-    let images = &fleet.surroundings.images;
+    let gateway = &fleet.cluster.spec.gateway;
+    let image = gateway.image.as_ref().unwrap_or(&fleet.surroundings.images.gateway);
     Container {
-        name: Component::Gateway.as_str().to_owned(),
-        image: Some(images.gateway.clone()),
-        image_pull_policy: Some(images.pull_policy.clone()),
+        name: Component::Gateway.container().to_owned(),
+        image: Some(image.clone()),
+        image_pull_policy: Some(fleet.pull_policy(gateway.image_pull_policy)),
         command: Some(vec!["shoal-gateway".to_owned()]),
         args: Some(flags([
             ("--listen", &format!("0.0.0.0:{HTTP_PORT}")),

@@ -3,17 +3,18 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerPort, Pod, PodSpec, Probe,
-        ResourceRequirements, TCPSocketAction, TopologySpreadConstraint,
+        Container, ContainerPort, Pod, PodSpec, Probe, ResourceRequirements, TCPSocketAction,
+        TopologySpreadConstraint,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use shoal_plan::{CrashHistory, DRAIN_TIMEOUT, Role, START_TIMEOUT, Template, model_digest};
 
-use super::{container::{
+use super::container::{
     DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, container_security, flags, fleet_mount,
     fleet_volume, model_mount, model_path, model_volume, pod_ip, pod_security, port, quantity, secret_file,
-}, download};
+};
+use super::{download, overlay::Overlay};
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
@@ -46,28 +47,30 @@ pub fn pod(fleet: &Fleet, instance: &Instance<'_>, template: &Template) -> Pod {
         (labels::TEMPLATE, &template.hash()),
         (labels::CRASHES, &crashes.count.to_string()),
     ]));
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            init_containers: download::container(&template.model.source, &fleet.surroundings.images)
-                .map(|fetch| vec![fetch]),
-            containers: vec![container],
-            volumes: Some(
-                [Some(fleet_volume(fleet)), model_volume(&template.model.source)]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
-            ),
-            security_context: Some(pod_security()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            // The node restarts a crashed engine by itself, without API server or operator.
-            restart_policy: Some("Always".to_owned()),
-            termination_grace_period_seconds: Some(DRAIN_TIMEOUT.as_secs() + MARGIN),
-            topology_spread_constraints: Some(vec![spread(fleet)]),
-            ..PodSpec::default()
-        }),
-        ..Pod::default()
+    let mut spec = PodSpec {
+        init_containers: download::steps(fleet, &template.model.source),
+        containers: vec![container],
+        volumes: Some(
+            [Some(fleet_volume(fleet)), model_volume(&template.model.source)].into_iter().flatten().collect(),
+        ),
+        security_context: Some(pod_security()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        // The node restarts a crashed engine by itself, without API server or operator.
+        restart_policy: Some("Always".to_owned()),
+        termination_grace_period_seconds: Some(DRAIN_TIMEOUT.as_secs() + MARGIN),
+        topology_spread_constraints: Some(vec![spread(fleet)]),
+        ..PodSpec::default()
+    };
+    let overlay = Overlay::known(template.engine.pod_template.as_ref(), Component::Instance);
+    overlay.over(&mut metadata, &mut spec, &selector(fleet));
+    Pod { metadata, spec: Some(spec), ..Pod::default() }
+}
+
+fn selector(fleet: &Fleet) -> LabelSelector {
+    LabelSelector {
+        match_labels: Some(labels::selector(fleet.name(), Component::Instance)),
+        ..LabelSelector::default()
     }
 }
 
@@ -77,10 +80,7 @@ fn spread(fleet: &Fleet) -> TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(labels::selector(fleet.name(), Component::Instance)),
-            ..LabelSelector::default()
-        }),
+        label_selector: Some(selector(fleet)),
         ..TopologySpreadConstraint::default()
     }
 }
@@ -95,6 +95,10 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
         max_batch,
         chunk,
         max_context,
+        image: _,
+        image_pull_policy: _,
+        // Merged over the whole pod.
+        pod_template: _,
     } = engine;
     // The engine's own suffixes end at Gi; `validate` has seen that this is a quantity.
     let memory = engine.kv_memory_bytes().map_or_else(|_| kv_memory.clone(), |bytes| bytes.to_string());
@@ -114,9 +118,9 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
     args.extend(threads.iter().flat_map(|threads| flags([("--threads", &threads.to_string())])));
     args.extend(max_context.iter().flat_map(|tokens| flags([("--max-context", &tokens.to_string())])));
     Container {
-        name: "engine".to_owned(),
+        name: Component::Instance.container().to_owned(),
         image: Some(image.clone()),
-        image_pull_policy: Some(fleet.surroundings.images.pull_policy.clone()),
+        image_pull_policy: Some(fleet.pull_policy(engine.image_pull_policy)),
         command: Some(vec!["shoal-engine".to_owned()]),
         args: Some(args),
         env: Some(vec![pod_ip()]),

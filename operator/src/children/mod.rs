@@ -12,6 +12,7 @@ mod container;
 mod download;
 mod gateway;
 mod instance;
+mod overlay;
 mod policy;
 mod role;
 mod secret;
@@ -37,6 +38,7 @@ use crate::{fleet::Fleet, labels};
 
 pub use container::{GRPC_PORT, METRICS_PORT};
 pub use instance::{Instance, pod as instance_pod};
+pub use overlay::{Overlay, OverlayError};
 #[cfg(test)]
 pub(crate) use secret::known;
 pub use secret::{KEY as SECRET_KEY, fleet_secret};

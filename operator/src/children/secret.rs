@@ -2,6 +2,9 @@
 //!
 //! Created once and never changed: server-side apply would replace the value that running processes hold. If
 //! somebody deletes it, a new one is made, gateways roll, and engines that answer no more are replaced.
+//!
+//! It is not marked immutable: a kubelet stops watching such a secret, and would go on mounting the value of a
+//! deleted one into new pods for as long as an old pod of its node uses the name.
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 
@@ -25,7 +28,6 @@ fn with_value(fleet: &Fleet, bytes: [u8; BYTES]) -> Secret {
     Secret {
         metadata: fleet.object_meta(fleet.names().fleet_secret()),
         type_: Some("Opaque".to_owned()),
-        immutable: Some(true),
         data: Some([(KEY.to_owned(), ByteString(text.into_bytes()))].into()),
         ..Secret::default()
     }

@@ -20,6 +20,7 @@ pub(crate) fn surroundings() -> Surroundings {
         images: Images {
             engine: "shoal:1".to_owned(),
             gateway: "shoal:1".to_owned(),
+            fetch: Some("shoal-fetch:1".to_owned()),
             pull_policy: "IfNotPresent".to_owned(),
         },
         operator_namespace: "shoal-system".to_owned(),
@@ -133,6 +134,41 @@ fn a_claim_is_mounted_read_only_in_engines_and_gateways_and_the_path_is_within_i
             container.args.clone().unwrap().contains(&"/var/lib/shoal/model/models/smollm2.gguf".to_owned())
         );
     }
+}
+
+#[test]
+fn a_folder_of_the_node_is_mounted_read_only_and_must_be_there() {
+    let mut fleet = fleet();
+    fleet.cluster.spec.model.source.host_path = Some("/srv/models".to_owned());
+    let instance = pod(&fleet, "chat-0", 1, Role::Decode).spec.unwrap();
+    let gateway = children(&fleet).gateway.spec.unwrap().template.spec.unwrap();
+    for spec in [instance, gateway] {
+        let folder = spec.volumes.unwrap()[1].host_path.clone().unwrap();
+        assert_eq!((folder.path.as_str(), folder.type_.as_deref()), ("/srv/models", Some("Directory")));
+        let mount = spec.containers[0].volume_mounts.clone().unwrap()[1].clone();
+        assert_eq!((mount.mount_path.as_str(), mount.read_only), ("/var/lib/shoal/model", Some(true)));
+        let args = spec.containers[0].args.clone().unwrap();
+        assert!(args.contains(&"/var/lib/shoal/model/models/smollm2.gguf".to_owned()), "{args:?}");
+    }
+}
+
+#[test]
+fn images_pull_policies_and_the_number_of_gateways_are_the_resources_own_where_it_says() {
+    let mut fleet = fleet();
+    let engine = &mut fleet.cluster.spec.engine;
+    engine.image = Some("mine:2".to_owned());
+    engine.image_pull_policy = Some(shoal_crds::ImagePullPolicy::Always);
+    fleet.cluster.spec.gateway.image = Some("ours:3".to_owned());
+    fleet.cluster.spec.gateway.replicas = 5;
+    let instance = pod(&fleet, "chat-0", 1, Role::Decode).spec.unwrap().containers.remove(0);
+    assert_eq!(
+        (instance.image.as_deref(), instance.image_pull_policy.as_deref()),
+        (Some("mine:2"), Some("Always"))
+    );
+    let gateway = children(&fleet).gateway.spec.unwrap();
+    let container = &gateway.template.spec.unwrap().containers[0];
+    assert_eq!((gateway.replicas, container.image.as_deref()), (Some(5), Some("ours:3")));
+    assert_eq!(container.image_pull_policy.as_deref(), Some("IfNotPresent"));
 }
 
 #[test]

@@ -82,7 +82,11 @@ pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<GatewayP
     GatewayFacts {
         model: spoken(pods, &made_for),
         phase: phase(deployment, pods, created),
-        trouble: pods.iter().find_map(|pod| trouble(&pod.state)).map(|(_, why)| why),
+        trouble: pods
+            .iter()
+            .find_map(|pod| trouble(&pod.state))
+            .map(|(_, why)| why)
+            .or_else(|| refusal(deployment)),
         crashes: CrashHistory { count: pods.iter().map(|pod| pod.restarts).max().unwrap_or(0) },
         serving: pods.iter().any(|pod| pod.ready),
         endpoint: format!("http://{}.{}.svc:{port}/v1", fleet.names().gateway(), fleet.namespace),
@@ -118,6 +122,14 @@ fn trouble(state: &State) -> Option<(Timestamp, String)> {
         State::Retrying { since, why } => Some((*since, why.clone())),
         _ => None,
     }
+}
+
+/// Why the Deployment cannot make a pod: a quota, or a policy of the namespace.
+fn refusal(deployment: &Deployment) -> Option<String> {
+    let conditions = deployment.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let failure =
+        conditions.into_iter().find(|found| found.type_ == "ReplicaFailure" && found.status == "True");
+    failure.and_then(|found| found.message.clone())
 }
 
 fn is_ready(pod: &WatchedPod) -> bool {

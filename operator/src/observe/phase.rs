@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use shoal_plan::{Phase, Role};
 use shoal_wire::rpc;
 
 use super::pod::State;
 use crate::actuate::{Answer, SILENCE};
+
+/// A node that has not taken note of a pod for this long is not there. By then the control plane has marked it, so that the
+/// next pod is placed elsewhere.
+const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// Phase and requests in flight.
 pub(super) fn of(
@@ -27,6 +31,10 @@ pub(super) fn of(
         // The time that an engine has for coming up begins when its model is there.
         (State::Fetching { .. }, None) => (Phase::Starting { since: now }, 0),
         (State::Starting { since }, None) => (Phase::Starting { since: *since }, 0),
+        (State::Assigned { since }, None) if now.duration_since(*since) >= NODE_SILENCE => {
+            (Phase::Unresponsive { since: *since }, 0)
+        }
+        (State::Assigned { since }, None) => (Phase::Starting { since: *since }, 0),
         (State::Started { since }, None) => answered(*since, role, answer, now),
     }
 }

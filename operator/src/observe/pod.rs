@@ -39,6 +39,8 @@ pub enum State {
     Fetching { since: Timestamp },
     /// On its way: scheduled, pulled, started, not yet past its start-up probe.
     Starting { since: Timestamp },
+    /// Given to a node that has not taken note of it yet.
+    Assigned { since: Timestamp },
     /// Past its start-up probe; it can be asked.
     Started { since: Timestamp },
     /// Somebody tries again by itself.
@@ -67,7 +69,9 @@ pub(super) fn state(pod: &WatchedPod, container: &str) -> State {
     }
     match container {
         Some(found) => of_container(found, created),
-        None => unscheduled(status).unwrap_or(State::Starting { since: created }),
+        None => {
+            unscheduled(status).or_else(|| assigned(status)).unwrap_or(State::Starting { since: created })
+        }
     }
 }
 
@@ -179,6 +183,14 @@ fn unscheduled(status: &PodStatus) -> Option<State> {
         .find(|found| found.reason.as_deref() == Some("Unschedulable"))?;
     let since = refused.last_transition_time.as_ref().map(clock::of)?;
     Some(State::Retrying { since, why: told("no node has room", refused.message.as_deref()) })
+}
+
+/// A kubelet that takes a pod notes when, before it does anything else.
+fn assigned(status: &PodStatus) -> Option<State> {
+    let mut conditions = status.conditions.iter().flatten();
+    let scheduled = conditions.find(|found| found.type_ == "PodScheduled" && found.status == "True")?;
+    let since = scheduled.last_transition_time.as_ref().map(clock::of)?;
+    status.start_time.is_none().then_some(State::Assigned { since })
 }
 
 fn told(reason: &str, message: Option<&str>) -> String {

@@ -63,6 +63,10 @@ fn the_state_of_a_pod_follows_from_its_status() {
     let killed = json!({ "exitCode": 137, "startedAt": CREATED, "finishedAt": LATER, "reason": "Error", "message": "words" });
     let unscheduled = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
         "reason": "Unschedulable", "message": "0/2 nodes are available", "lastTransitionTime": LATER }] });
+    let assigned = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "True",
+        "lastTransitionTime": LATER }] });
+    let mut taken = assigned.clone();
+    taken["startTime"] = json!(LATER);
     let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "low on memory",
         "conditions": [{ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": END }] });
     let mut ended =
@@ -70,6 +74,8 @@ fn the_state_of_a_pod_follows_from_its_status() {
     ended["restartCount"] = json!(0);
     for (status, state) in [
         (json!({}), State::Starting { since: time(CREATED) }),
+        (assigned, State::Assigned { since: time(LATER) }),
+        (taken, State::Starting { since: time(CREATED) }),
         (json!({ "phase": "Pending" }), State::Starting { since: time(CREATED) }),
         (waiting("ContainerCreating", "", None), State::Starting { since: time(CREATED) }),
         (running(false), State::Starting { since: time(LATER) }),
@@ -157,6 +163,8 @@ fn the_phase_of_an_instance_is_its_pods_state_and_its_engines_word() {
         (&started, Some(since), Some(answer(99, decode(true, 3))), (Phase::Draining { since }, 3)),
         (&retrying(LATER, "why"), Some(since), None, (Phase::Draining { since }, 0)),
         (&retrying(LATER, "why"), None, None, (Phase::Retrying { since, why: "why".to_owned() }, 0)),
+        (&State::Assigned { since: now }, None, None, (Phase::Starting { since: now }, 0)),
+        (&State::Assigned { since }, None, None, (Phase::Unresponsive { since }, 0)),
         (&State::Starting { since }, None, None, (Phase::Starting { since }, 0)),
         (&State::Stopping { since }, Some(since), None, (Phase::Stopping { since }, 0)),
     ] {

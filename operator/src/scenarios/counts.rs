@@ -56,6 +56,7 @@ fn follows(replicas: i32) -> Exchange {
 async fn a_role_that_was_scaled_is_followed_and_nothing_is_written_over_it() {
     let script = vec![
         gets_secret(),
+        asks_cluster(&cluster()),
         creates("chat-2-1", "decode"),
         creates("chat-3-1", "decode"),
         publishes(|status| {
@@ -74,6 +75,7 @@ async fn an_edit_of_the_cluster_wins_over_an_earlier_scaling_on_the_role_as_it_w
     let script = vec![
         gets_secret(),
         follows(2),
+        asks_cluster(&edited(2)),
         creates("chat-2-1", "decode"),
         publishes(|status| assert_eq!(status["decode"]["summary"], "0/2")),
     ];
@@ -126,7 +128,14 @@ async fn a_deleted_role_comes_back_with_the_count_of_its_cluster() {
         assert_eq!(sent["metadata"]["annotations"]["shoal.dev/followed-replicas"], "1");
         assert_eq!(sent["metadata"]["ownerReferences"][0]["kind"], "ServingCluster");
     });
-    let script = vec![no_role("decode"), gets_secret(), no_role("decode"), returns, publishes(|_| ())];
+    let script = vec![
+        no_role("decode"),
+        gets_secret(),
+        no_role("decode"),
+        asks_cluster(&cluster()),
+        returns,
+        publishes(|_| ()),
+    ];
     look(&cluster(), cache, Leadership::held(1), script).await.0.unwrap();
 }
 
@@ -134,7 +143,13 @@ async fn a_deleted_role_comes_back_with_the_count_of_its_cluster() {
 async fn a_role_that_only_the_cache_lacks_keeps_its_count() {
     let cache = Cache::of(both(false), Some(&scaled(1))).without_role(Role::Decode);
     let found = asks_role("decode", &scaled(2).decode_role);
-    let script = vec![found, gets_secret(), creates("chat-2-1", "decode"), publishes(|_| ())];
+    let script = vec![
+        found,
+        gets_secret(),
+        asks_cluster(&cluster()),
+        creates("chat-2-1", "decode"),
+        publishes(|_| ()),
+    ];
     look(&cluster(), cache, Leadership::held(1), script).await.0.unwrap();
 }
 

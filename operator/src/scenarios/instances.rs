@@ -10,7 +10,10 @@ use crate::error::Class;
 use crate::lease::Leadership;
 
 use super::server::{Answer, on};
-use super::{SHOAL, condition, creates, gets_secret, live, look, path, pods, publishes, taking_away};
+use super::{
+    SHOAL, asks_cluster, both, condition, creates, gets_secret, live, look, path, pods, publishes,
+    taking_away,
+};
 
 fn ended(mut pod: Pod) -> Pod {
     pod.status = serde_json::from_value(json!({
@@ -26,6 +29,7 @@ async fn an_instance_that_is_lost_gets_its_next_pod_with_its_crashes_before_the_
     let cache = |pods| Cache::of(pods, Some(&children(&fleet())));
     let lost = ended(live("chat-1", Role::Decode, true));
     let script = taking_away([
+        asks_cluster(&cluster()),
         creates("chat-1-2", "decode").checking(|_, sent| {
             assert_eq!(sent["metadata"]["annotations"]["shoal.dev/crashes"], "1");
             assert_eq!(sent["metadata"]["labels"]["shoal.dev/instance"], "chat-1");
@@ -79,13 +83,13 @@ async fn a_pod_that_an_earlier_try_made_is_no_error_and_a_foreign_one_of_its_nam
         )
     };
     let ours = live("chat-1", Role::Decode, false);
-    let script = vec![gets_secret(), taken(), found(&ours), publishes(|_| ())];
+    let script = vec![gets_secret(), asks_cluster(&cluster()), taken(), found(&ours), publishes(|_| ())];
     look(&cluster(), cache(), Leadership::held(1), script).await.0.unwrap();
 
     let mut foreign = ours.clone();
     foreign.metadata.owner_references = None;
     let stalled = publishes(|status| assert_eq!(condition(status, "Stalled")["reason"], "NameTaken"));
-    let script = vec![gets_secret(), taken(), found(&foreign), stalled];
+    let script = vec![gets_secret(), asks_cluster(&cluster()), taken(), found(&foreign), stalled];
     assert!(look(&cluster(), cache(), Leadership::held(1), script).await.0.is_err());
 
     let mut bare = ours;
@@ -95,14 +99,57 @@ async fn a_pod_that_an_earlier_try_made_is_no_error_and_a_foreign_one_of_its_nam
             assert_eq!(sent["metadata"]["uid"], "uid-chat-1");
             assert_eq!(sent["metadata"]["labels"]["app.kubernetes.io/managed-by"], "shoal-operator");
         });
-    let script = vec![gets_secret(), taken(), found(&bare), adopts, publishes(|_| ())];
+    let script =
+        vec![gets_secret(), asks_cluster(&cluster()), taken(), found(&bare), adopts, publishes(|_| ())];
     look(&cluster(), cache(), Leadership::held(1), script).await.0.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_is_named_by_what_refuses() {
+    let psa =
+        "pods \"chat-0-1\" is forbidden: violates PodSecurity \"restricted:latest\": restricted volume types";
+    for (message, reason) in [
+        (psa, "PodSecurityRefused"),
+        ("pods \"chat-0-1\" is forbidden: exceeded quota: pods, requested: pods=1", "QuotaExceeded"),
+        ("pods is forbidden: User \"x\" cannot create resource \"pods\"", "Refused"),
+    ] {
+        let script = vec![
+            gets_secret(),
+            on(&pods(), Answer::Refusal(message)),
+            creates("chat-1-1", "decode"),
+            publishes(move |status| {
+                assert_eq!(condition(status, "Stalled")["reason"], reason);
+                assert_eq!(condition(status, "Stalled")["message"], message);
+            }),
+        ];
+        let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
+        assert!(look(&cluster(), cache, Leadership::held(1), script).await.0.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_pod_template_that_cannot_be_read_is_refused_with_its_field_and_the_fleet_is_left_alone() {
+    let mut broken = cluster();
+    let template = json!({ "spec": { "affinity": { "nodeAffinty": {} } } });
+    broken.spec.engine.pod_template = serde_json::from_value(template).unwrap();
+    let script = vec![publishes(|status| {
+        let stalled = condition(status, "Stalled");
+        assert_eq!(stalled["reason"], "InvalidSpec");
+        assert_eq!(
+            stalled["message"],
+            "spec.engine.podTemplate.spec.affinity.nodeAffinty: is not a field of Kubernetes' own type"
+        );
+    })];
+    let cache = Cache::of(both(false), Some(&children(&fleet())));
+    let (outcome, _) = look(&broken, cache, Leadership::held(1), script).await;
+    assert_eq!(outcome.unwrap_err().class(), Class::Invalid);
 }
 
 #[tokio::test]
 async fn a_quota_that_is_used_up_is_told_in_its_own_words_and_does_not_stop_the_rest() {
     let script = vec![
         gets_secret(),
+        asks_cluster(&cluster()),
         on(&pods(), Answer::Error(403, "Forbidden")),
         creates("chat-1-1", "decode"),
         publishes(|status| {

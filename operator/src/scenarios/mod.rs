@@ -4,6 +4,7 @@ mod counts;
 mod engine;
 mod instances;
 mod roles;
+mod scale;
 mod server;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -32,15 +33,27 @@ async fn look(
     leadership: Leadership,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>) {
+    let (outcome, metrics, _) = counted(cluster, cache, leadership, script).await;
+    (outcome, metrics)
+}
+
+/// The same, with the number of calls to the API server that it made, events among them.
+async fn counted(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
+    let count = calls.count();
     drop((context, calls));
     serving.await.unwrap();
-    (outcome, metrics)
+    (outcome, metrics, count)
 }
 
 const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
@@ -115,9 +128,10 @@ async fn a_new_cluster_gets_secret_furniture_and_instances_in_this_order_and_its
     let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
     script.extend([
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
+        asks_cluster(&cluster()),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(|query, sent| {
             assert!(query.contains("fieldManager=shoal-operator"), "{query}");
-            assert_eq!(sent["immutable"], true);
+            assert!(sent["data"]["secret"].is_string(), "{sent}");
         }),
     ]);
     for (group, object) in GROUPS {
@@ -241,9 +255,34 @@ fn confirms() -> [Exchange; 3] {
 #[tokio::test]
 async fn a_process_whose_lease_has_run_out_writes_nothing() {
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
-    let (outcome, metrics) = look(&cluster(), cache, Leadership::expired(), vec![gets_secret()]).await;
+    let script = vec![gets_secret(), asks_cluster(&cluster())];
+    let (outcome, metrics) = look(&cluster(), cache, Leadership::expired(), script).await;
     assert!(outcome.is_err());
     assert!(metrics.render().contains("writes_total{kind=\"Pod\",outcome=\"not_leader\",verb=\"create\"} 2"));
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_gone_is_not_made_again_though_the_cache_has_it_still() {
+    let not_found = || Answer::Error(404, "NotFound");
+    let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
+    script.extend([
+        on(&format!("GET {}", secret_path()), not_found()),
+        on(&format!("GET {}", path(SHOAL, "servingclusters/chat")), not_found()),
+        on(&format!("PATCH {}", status_path()), not_found()),
+    ]);
+    let (outcome, metrics) = look(&cluster(), Cache::of(Vec::new(), None), Leadership::held(1), script).await;
+    assert!(outcome.is_err());
+    assert!(!metrics.render().contains("verb=\"create\""), "{}", metrics.render());
+}
+
+#[tokio::test]
+async fn nothing_is_made_of_a_spec_that_is_out_of_date() {
+    let mut newer = cluster();
+    newer.metadata.generation = Some(2);
+    let script = vec![gets_secret(), asks_cluster(&newer), publishes(|_| ())];
+    let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
+    let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
+    assert_eq!(outcome.unwrap_err().class(), Class::Conflict);
 }
 
 #[tokio::test]

@@ -13,11 +13,14 @@
 mod pods;
 mod service;
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use kube::Client;
-use shoal_wire::rpc::engine_server::EngineServer;
+use shoal_wire::rpc::{EngineState, engine_server::EngineServer};
 use tokio::task::JoinHandle;
 use tonic::transport::{Server, server::TcpIncoming};
 
@@ -29,11 +32,23 @@ const GRPC_PORT: u16 = 7070;
 
 /// They run until this is dropped.
 #[derive(Debug)]
-pub struct Engines(Vec<JoinHandle<()>>);
+pub struct Engines {
+    pods: Arc<Pods>,
+    tasks: [JoinHandle<()>; 3],
+}
 
 impl Drop for Engines {
     fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Engines {
+    /// What the engine at that address says of itself.
+    pub fn state(&self, address: IpAddr) -> Option<EngineState> {
+        let engine = self.pods.by_address(address)?;
+        let state = engine.state.lock();
+        Some(state.clone())
     }
 }
 
@@ -44,11 +59,11 @@ pub async fn start(client: Client) -> Result<Engines> {
     let incoming = TcpIncoming::bind(address).with_context(|| format!("{address} is taken"))?;
     let pods = Arc::new(Pods::default());
     let server = Server::builder().add_service(EngineServer::new(Service::new(Arc::clone(&pods))));
-    let [watch_pods, watch_secrets] = pods::watch(client, Arc::clone(&pods));
+    let [follow_pods, follow_secrets] = pods::watch(client, Arc::clone(&pods));
     let serve = async move {
         if let Err(error) = server.serve_with_incoming(incoming.with_nodelay(Some(true))).await {
             eprintln!("the engines' server ended: {error}");
         }
     };
-    Ok(Engines(vec![watch_pods, watch_secrets, tokio::spawn(serve)]))
+    Ok(Engines { pods, tasks: [follow_pods, follow_secrets, tokio::spawn(serve)] })
 }

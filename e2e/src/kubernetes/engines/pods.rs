@@ -68,7 +68,7 @@ impl Engine {
 impl Pods {
     /// The engine at that address, and its fleet's secret; why there is none.
     pub(super) fn at(&self, address: IpAddr) -> Result<(Arc<Engine>, FleetSecret), &'static str> {
-        let engine = self.by_address.read().get(&address).cloned().ok_or("no pod has this address")?;
+        let engine = self.by_address(address).ok_or("no pod has this address")?;
         if engine.secret.get().is_none()
             && let Some(found) = self.secrets.read().get(&engine.mounts)
         {
@@ -76,6 +76,10 @@ impl Pods {
         }
         let secret = engine.secret.get().cloned().ok_or("the fleet secret is not there to be read")?;
         Ok((engine, secret))
+    }
+
+    pub(super) fn by_address(&self, address: IpAddr) -> Option<Arc<Engine>> {
+        self.by_address.read().get(&address).cloned()
     }
 
     fn add(&self, pod: &Pod) {

@@ -24,7 +24,7 @@ const PIECE: usize = 16 << 10;
 
 /// What one request for more than a byte meets.
 #[derive(Debug, Clone, Copy)]
-pub enum Fault {
+pub(crate) enum Fault {
     Status(u16),
     /// The connection breaks after so many bytes of the body.
     CutAfter(usize),
@@ -42,13 +42,13 @@ struct Shared {
 }
 
 #[derive(Debug)]
-pub struct FileServer {
+pub(crate) struct FileServer {
     address: std::net::SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl FileServer {
-    pub async fn start<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Self {
+    pub(crate) async fn start<const N: usize>(files: [(&'static str, Vec<u8>); N]) -> Self {
         let shared = Arc::new(Shared { files: files.into(), ..Shared::default() });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,32 +57,32 @@ impl FileServer {
         Self { address, shared }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// The file at `path`, wanted as `name` with its true checksum.
-    pub fn wanted(&self, name: &str, path: &str) -> Wanted {
+    pub(crate) fn wanted(&self, name: &str, path: &str) -> Wanted {
         let checksum = Checksum(Sha256::digest(&self.shared.files[path]).into());
         Wanted::new(name, &checksum.to_string(), &self.url(path)).unwrap()
     }
 
     /// The next requests for the body of `path` meet these, one each.
-    pub fn fault<const N: usize>(&self, path: &'static str, faults: [Fault; N]) {
+    pub(crate) fn fault<const N: usize>(&self, path: &'static str, faults: [Fault; N]) {
         self.shared.faults.lock().unwrap().insert(path, faults.into());
     }
 
-    pub fn ignore_ranges(&self) {
+    pub(crate) fn ignore_ranges(&self) {
         self.shared.ignores_ranges.store(true, Relaxed);
     }
 
     /// What the server says of the length of `path`.
-    pub fn claim_length(&self, path: &'static str, length: u64) {
+    pub(crate) fn claim_length(&self, path: &'static str, length: u64) {
         self.shared.lengths.lock().unwrap().insert(path, length);
     }
 
     /// Bytes of bodies that were handed to connections.
-    pub fn bytes_sent(&self) -> u64 {
+    pub(crate) fn bytes_sent(&self) -> u64 {
         self.shared.sent.load(Relaxed)
     }
 }

@@ -10,16 +10,16 @@ use s3s_fs::FileSystem;
 use shoal_fetch::store::Store;
 
 #[derive(Debug)]
-pub struct S3Server {
+pub(crate) struct S3Server {
     address: std::net::SocketAddr,
     _folder: tempfile::TempDir,
 }
 
 impl S3Server {
     const KEY: &str = "reader";
-    pub const SECRET: &str = "a secret of the store";
+    pub(crate) const SECRET: &str = "a secret of the store";
 
-    pub async fn start(bucket: &str, key: &str, content: &[u8]) -> Self {
+    pub(crate) async fn start(bucket: &str, key: &str, content: &[u8]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(bucket).join(key);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -42,7 +42,7 @@ impl S3Server {
     }
 
     /// The store as somebody with this secret sees it.
-    pub fn store(&self, secret: &str) -> Store {
+    pub(crate) fn store(&self, secret: &str) -> Store {
         let endpoint = format!("http://{}", self.address).parse().unwrap();
         Store::new(Some(endpoint), "us-east-1", Some(Credentials::new(Self::KEY, secret)))
     }

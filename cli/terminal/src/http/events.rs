@@ -1,28 +1,31 @@
 //! Server-sent events whose data is JSON, up to `[DONE]`.
 
-use bytes::BytesMut;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::body::Body;
 use serde_json::Value;
 
-use super::HttpError;
+use super::{AnyError, HttpError};
 
 /// Bytes of one event.
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
-pub(crate) struct Events {
-    body: Incoming,
+pub struct Events {
+    body: UnsyncBoxBody<Bytes, AnyError>,
     buffer: Buffer,
 }
 
 impl Events {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, buffer: Buffer::default() }
+    pub(super) fn new<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error: Into<AnyError>> + Send + 'static,
+    {
+        Self { body: body.map_err(Into::into).boxed_unsync(), buffer: Buffer::default() }
     }
 
     /// The next event; `None` after `[DONE]`. A stream that ends before it is broken.
-    pub(crate) async fn next(&mut self) -> Option<Result<Value, HttpError>> {
+    pub async fn next(&mut self) -> Option<Result<Value, HttpError>> {
         loop {
             if let Some(data) = self.buffer.event() {
                 return parse(&data);

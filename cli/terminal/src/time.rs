@@ -1,7 +1,7 @@
 //! Ages as kubectl prints them.
 
 /// Two units at most: 45s, 3m20s, 5h, 2d3h.
-pub(crate) fn age(seconds: i64) -> String {
+pub fn age(seconds: i64) -> String {
     let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match () {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 /// Who can do something about it; each kind has its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// Something failed that may work next time.
     Failed = 1,
     /// The command line or the manifest is wrong.
@@ -17,31 +17,31 @@ pub(crate) enum Kind {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub(crate) struct Failure {
-    pub(crate) kind: Kind,
+pub struct Failure {
+    pub kind: Kind,
     message: String,
 }
 
 impl Failure {
-    pub(crate) fn failed(message: impl Into<String>) -> Self {
+    pub fn failed(message: impl Into<String>) -> Self {
         Self { kind: Kind::Failed, message: message.into() }
     }
 
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub fn invalid(message: impl Into<String>) -> Self {
         Self { kind: Kind::Invalid, message: message.into() }
     }
 
-    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+    pub fn not_found(message: impl Into<String>) -> Self {
         Self { kind: Kind::NotFound, message: message.into() }
     }
 
-    pub(crate) fn conflict(message: impl Into<String>) -> Self {
+    pub fn conflict(message: impl Into<String>) -> Self {
         Self { kind: Kind::Conflict, message: message.into() }
     }
 }
 
 /// Says what was being attempted when something below failed.
-pub(crate) trait Attempt<T> {
+pub trait Attempt<T> {
     fn attempt(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
 }
 
