@@ -2,7 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{API_VERSION, CustomResourceExt, ServingCluster, schema};
+use crate::{
+    API_VERSION, ServingCluster,
+    rules::{SCHEMA, broken_rules},
+    schema,
+};
 
 /// A manifest is a page of text; anything larger is a mistake.
 const MAX_DOCUMENT_BYTES: usize = 256 << 10;
@@ -54,22 +58,14 @@ pub fn read(text: &str) -> Result<ServingCluster, DocumentError> {
     let mut errors = Vec::new();
     check_envelope(&value, &mut errors);
     if let Some(spec) = value.get("spec") {
-        schema::check("spec", &spec_schema(), spec, &mut errors);
+        schema::check("spec", &SCHEMA["properties"]["spec"], spec, &mut errors);
     }
     if !errors.is_empty() {
         return Err(DocumentError::Fields(errors));
     }
     let cluster = decode(value)?;
-    cluster.validate_cel().map_err(|broken| {
-        DocumentError::Fields(
-            broken
-                .into_vec()
-                .into_iter()
-                .map(|error| FieldError::new(&error.field_path, error.message))
-                .collect(),
-        )
-    })?;
-    Ok(cluster)
+    let broken = broken_rules(&cluster);
+    if broken.is_empty() { Ok(cluster) } else { Err(DocumentError::Fields(broken)) }
 }
 
 /// Reads a document that this program wrote itself: types are checked, rules are not.
@@ -151,11 +147,4 @@ fn metadata_schema() -> Value {
             "uid": {"type": "string"},
         },
     })
-}
-
-fn spec_schema() -> Value {
-    let crd = ServingCluster::crd();
-    let schema = crd.spec.versions.first().and_then(|version| version.schema.as_ref());
-    let root = schema.and_then(|schema| serde_json::to_value(&schema.open_api_v3_schema).ok());
-    root.map_or(Value::Null, |mut root| root["properties"]["spec"].take())
 }

@@ -12,6 +12,7 @@ mod document;
 pub mod labels;
 mod pod_template;
 mod quantity;
+mod rules;
 mod schema;
 mod serving_cluster;
 mod serving_role;
@@ -23,6 +24,7 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use kube::CustomResourceExt;
 pub use pod_template::PodTemplate;
 pub use quantity::{QuantityError, bytes};
+pub use rules::broken_rules;
 pub use serving_cluster::{
     DecodeSpec, Device, Download, DownloadFile, EngineSpec, GatewaySpec, ImagePullPolicy, Loading,
     MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec, PrefillSpec, RoleStatus, ServingCluster,

@@ -97,11 +97,11 @@ struct Pod {
     /// Devices by dynamic resource allocation, for use in resources.claims of a container. Default: none.
     /// Example: [{name: gpu, resourceClaimTemplateName: one-gpu}].
     resource_claims: Option<Vec<PodResourceClaim>>,
-    /// Volumes beside the operator's, which are called fleet and model. Default: none.
+    /// Volumes beside the operator's, which are called fleet, model and tls. Default: none.
     /// Example: [{name: scratch, emptyDir: {}}].
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.all(volume, !(volume.name in ['fleet', 'model']))")
-        .message("must be other volumes than fleet and model, which are the operator's"))]
+    #[x_kube(validation = Rule::new("self.all(volume, !(volume.name in ['fleet', 'model', 'tls']))")
+        .message("must be other volumes than fleet, model and tls, which are the operator's"))]
     volumes: Option<Vec<Volume>>,
     /// Containers that run before the others, or beside them with restartPolicy Always. Default: none.
     /// Example: [{name: warm, image: tools:1, command: [warm]}].

@@ -187,7 +187,7 @@ fn a_pod_template_may_not_touch_what_the_operator_holds() {
         ),
         (
             "spec: { volumes: [{ name: model, emptyDir: {} }] }",
-            "spec.volumes: must be other volumes than fleet and model, which are the operator's",
+            "spec.volumes: must be other volumes than fleet, model and tls, which are the operator's",
         ),
         (
             "spec: { initContainers: [{ name: engine, image: x }] }",

@@ -11,7 +11,7 @@ use shoal_e2e::kubernetes::engines;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let _engines = engines::start(kube::Client::try_default().await?).await?;
+    let _engines = engines::start(kube::Client::try_default().await?)?;
     println!("engines answer for every instance's pod on a fake node");
     tokio::signal::ctrl_c().await?;
     Ok(())

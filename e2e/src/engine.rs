@@ -1,12 +1,13 @@
 //! One engine process and its gRPC.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use shoal_wire::FleetSecret;
 use shoal_wire::rpc::engine_client::EngineClient;
 use shoal_wire::rpc::{EngineState, GetStateRequest, HelloReply, HelloRequest};
+use shoal_wire::tls::{self, Identity};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
@@ -39,6 +40,8 @@ pub struct EngineOptions {
     pub kv_memory: String,
     pub chunk: u32,
     pub max_batch: u32,
+    /// Folder with certificates; gRPC is then within TLS.
+    pub tls: Option<PathBuf>,
     /// Further options, as given on the command line.
     pub further: Vec<String>,
 }
@@ -46,7 +49,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         // A page is 64 tokens × 22.5 KiB; this holds more than 5,000 tokens, or 64 short requests.
-        Self { kv_memory: "256Mi".to_owned(), chunk: 256, max_batch: 64, further: Vec::new() }
+        Self { kv_memory: "256Mi".to_owned(), chunk: 256, max_batch: 64, tls: None, further: Vec::new() }
     }
 }
 
@@ -85,10 +88,13 @@ impl Engine {
         .iter()
         .flat_map(|(option, value)| [(*option).to_owned(), (*value).to_owned()])
         .collect();
+        let folder_option = |tls: &PathBuf| ["--tls-dir".to_owned(), tls.display().to_string()];
+        arguments.extend(options.tls.iter().flat_map(folder_option));
         arguments.extend(options.further.iter().cloned());
         let process = Process::start(name, "shoal-engine", &arguments, folder)?;
         let secret = FleetSecret::read(secret_file)?;
-        let channel = Endpoint::new(format!("http://{address}"))?.connect_lazy();
+        let identity = options.tls.as_deref().map(Identity::load).transpose()?;
+        let channel = tls::channel(&Endpoint::new(format!("http://{address}"))?, identity.as_ref());
         let limit = shoal_wire::limits::MAX_MESSAGE_BYTES;
         let client = EngineClient::new(channel).max_decoding_message_size(limit);
         let mut engine = Self { process, address, secret, client, hello: HelloReply::default() };

@@ -13,6 +13,7 @@
 //! Nothing here knows the inside of an engine or gateway: processes are started from their binaries and
 //! watched through their own interfaces and `/proc`.
 
+pub mod certificates;
 pub mod condition;
 pub mod engine;
 pub mod fault;

@@ -95,6 +95,11 @@ impl Process {
         Ok(kibibytes * 1024)
     }
 
+    /// How often its output has a text.
+    pub fn logged(&self, text: &str) -> Result<usize> {
+        Ok(std::fs::read_to_string(&self.log)?.matches(text).count())
+    }
+
     /// The last lines of its output, for messages.
     pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();

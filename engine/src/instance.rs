@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shoal_model::{KvGeometry, PageArena};
 use shoal_wire::rpc::{EngineState, Fingerprint, HelloReply};
+use shoal_wire::tls::Identity as TlsIdentity;
 use shoal_wire::{FleetSecret, PROTOCOL};
 
 use tokio::net::TcpListener;
@@ -64,6 +65,8 @@ pub struct Settings {
     pub instance: String,
     /// A prefill instance that gives no sign of life for this long is given up.
     pub stall_timeout: Duration,
+    /// What gRPC proves itself with, both ways; none on loopback.
+    pub tls: Option<Arc<TlsIdentity>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,7 @@ pub struct Instance {
     pub prefill_overhead: Rate,
     /// A prefill instance that gives no sign of life for this long is given up.
     pub stall_timeout: Duration,
+    pub tls: Option<Arc<TlsIdentity>>,
     pub running: RunningRequests,
     pub peers: PeerChannels,
     pub metrics: Metrics,
@@ -169,8 +173,9 @@ impl Instance {
             transfer_rate: rate,
             prefill_overhead: Rate::default(),
             stall_timeout: settings.stall_timeout,
+            peers: PeerChannels::new(settings.tls.clone()),
+            tls: settings.tls,
             running: RunningRequests::default(),
-            peers: PeerChannels::default(),
             metrics: Metrics::new()?,
         }))
     }

@@ -1,5 +1,6 @@
 //! `shoal-engine`: one serving instance as a process.
 
+mod device;
 mod options;
 mod process;
 
@@ -13,8 +14,8 @@ use shoal_engine::grammar::{GrammarCompiler, GrammarError};
 use shoal_engine::instance::{Identity, Instance, Model, Settings};
 use shoal_engine::scheduler::{self, Limits};
 use shoal_engine::{metrics, server};
-use shoal_model::{KvGeometry, KvMemory, LoadOptions};
 use shoal_wire::FleetSecret;
+use shoal_wire::tls;
 use tokio::net::TcpListener;
 
 use crate::options::Options;
@@ -44,24 +45,15 @@ type SchedulerThread = std::thread::JoinHandle<Result<(), shoal_model::BackendEr
 /// Loads the model and starts its scheduler.
 fn load(options: &Options) -> Result<(Model, SchedulerThread)> {
     let checkpoint = Checkpoint::open(&options.model)?;
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let tenths = std::cell::Cell::new(0);
-    let progress = |loaded: u64, total: u64| {
-        let now = loaded * 10 / total.max(1);
-        if now > tenths.replace(now) {
-            tracing::info!(percent = now * 10, megabytes = loaded >> 20, "loading weights");
-        }
+    let model_context = checkpoint.config().max_context;
+    let limits = Limits {
+        max_batch: options.max_batch as usize,
+        chunk: options.chunk as usize,
+        max_waiting: options.max_waiting as usize,
+        max_context: options.max_context.map_or(model_context, |tokens| tokens as usize),
+        role: options.role.into(),
     };
-    let backend = shoal_model::load(
-        &checkpoint,
-        &LoadOptions {
-            compute: options.compute.into(),
-            threads: options.threads.map_or(cores, usize::from),
-            kv: KvMemory::Bytes(options.kv_memory),
-            page_tokens: KvGeometry::PAGE_TOKENS,
-            progress: &progress,
-        },
-    )?;
+    let backend = device::load(&checkpoint, options, &limits)?;
     let (geometry, config) = (*backend.geometry(), backend.config().clone());
     let fingerprint = Identity::fingerprint(&geometry, checkpoint.digest(), backend.numerics());
     let arena = Arc::clone(backend.arena());
@@ -72,13 +64,6 @@ fn load(options: &Options) -> Result<(Model, SchedulerThread)> {
         digest = &fingerprint.model_digest[..16],
         "model loaded"
     );
-    let limits = Limits {
-        max_batch: options.max_batch as usize,
-        chunk: options.chunk as usize,
-        max_waiting: options.max_waiting as usize,
-        max_context: options.max_context.map_or(config.max_context, |tokens| tokens as usize),
-        role: options.role.into(),
-    };
     let (handle, thread) = scheduler::spawn(backend, limits)?;
     let name = options.model_name.clone().or_else(|| checkpoint.model_name().map(str::to_owned));
     let vocabulary = checkpoint.vocabulary();
@@ -108,7 +93,11 @@ async fn serve(options: &Options, secret: FleetSecret, model: Model, mut signals
     };
     let grpc = bind(options.listen).await?;
     let data = bind(options.data_listen).await?;
-    let settings = Settings { instance: options.instance.clone(), stall_timeout: options.stall_timeout };
+    let tls = options.tls_dir.as_deref().map(tls::Identity::load).transpose().context("--tls-dir")?;
+    if tls.is_none() && !options.listen.ip().is_loopback() {
+        tracing::warn!(listen = %options.listen, "gRPC can be read on its way: give --tls-dir, or use a private network");
+    }
+    let settings = Settings { instance: options.instance.clone(), stall_timeout: options.stall_timeout, tls };
     let instance = Instance::start(settings, secret, model, data)?;
     let warming = Arc::clone(&instance);
     tokio::task::spawn_blocking(move || LazyLock::force(&warming.grammars).is_ok());

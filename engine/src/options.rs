@@ -24,6 +24,10 @@ pub(crate) struct Options {
     /// File with the fleet's secret: 32 to 4096 bytes, the same for every instance and gateway
     #[arg(long, value_name = "PATH")]
     pub(crate) secret_file: PathBuf,
+    /// Folder with ca.crt, tls.crt and tls.key: gRPC is within mutual TLS, and each peer must have a certificate of that
+    /// authority for the same name; followed when the files change [default: gRPC without TLS]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls_dir: Option<PathBuf>,
     /// Address of the gRPC server; port 0 takes any free port
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:0", value_parser = address)]
     pub(crate) listen: SocketAddr,
@@ -36,7 +40,10 @@ pub(crate) struct Options {
     /// Which new work is admitted until somebody sets another role
     #[arg(long, value_enum, default_value_t = RoleOption::Mixed)]
     pub(crate) role: RoleOption,
-    /// Threads that compute [default: all cores]
+    /// Where the model is computed: `cpu`, or `cuda` or `cuda:N` for one of this machine's NVIDIA GPUs
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub(crate) device: Device,
+    /// Threads that compute on the CPU [default: all cores]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
     /// Memory of the KV pages, in bytes or with KiB, MiB or GiB
@@ -54,9 +61,9 @@ pub(crate) struct Options {
     /// Requests that wait for admission, per purpose; more are refused
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub(crate) max_waiting: u32,
-    /// Arithmetic: `reference` computes everything in f32, slowly
-    #[arg(long, value_enum, default_value_t = ComputeOption::Fast)]
-    pub(crate) compute: ComputeOption,
+    /// Arithmetic on the CPU: `reference` computes everything in f32, slowly [default: fast]
+    #[arg(long, value_enum)]
+    pub(crate) compute: Option<ComputeOption>,
     /// A prefill instance without a sign of life for this many seconds is given up; at most 30
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = stall)]
     pub(crate) stall_timeout: Duration,
@@ -69,6 +76,23 @@ pub(crate) struct Options {
     /// What is logged to stderr: a level, or levels by module
     #[arg(long, value_name = "FILTER", env = "SHOAL_LOG", default_value = "info")]
     pub(crate) log: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    Cpu,
+    /// A GPU by its place among the machine's.
+    Cuda(usize),
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    let allowed = || "allowed is cpu, cuda, or cuda:N for the GPU of that number".to_owned();
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(Device::Cpu),
+        None if text == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", number)) => number.parse().map(Device::Cuda).map_err(|_| allowed()),
+        _ => Err(allowed()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -169,6 +193,8 @@ mod tests {
             ("--drain-timeout", "NaN", "0 to 86400"),
             ("--role", "both", "prefill, decode, mixed"),
             ("--threads", "0", "1..=256"),
+            ("--device", "gpu", "cuda:N"),
+            ("--device", "cuda:-1", "cuda:N"),
         ] {
             let error = parse(&[&format!("{option}={value}")]).expect_err(option);
             assert!(error.contains(allowed), "{error}");

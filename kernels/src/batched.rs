@@ -5,6 +5,7 @@ use cudarc::driver::sys;
 
 use crate::launch::{Function, Grid, LaunchError, Params, require};
 use crate::queue::Queue;
+use crate::tensor_map::{BOX_COLUMNS, describe};
 
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +28,7 @@ unsafe impl Params for BatchedParams {
 const TOKENS: [usize; 3] = [32, 64, 128];
 const STAGES: [usize; 3] = [5, 4, 3];
 const ROWS: usize = 128;
-const DEPTH: usize = 64;
+const DEPTH: usize = BOX_COLUMNS;
 const THREADS: u32 = 288;
 
 /// Kernels by tokens, then by finish: store, add, wide, silu.
@@ -60,8 +61,8 @@ pub(crate) unsafe fn launch(queue: &Queue, finish: usize, batch: &Batch) -> Resu
     let place = place.unwrap_or_default();
     let slices = slices(outputs, inputs, queue.gpu().multiprocessors());
     let params = BatchedParams {
-        weight: map(weight, [inputs, outputs], ROWS)?,
-        x: map(x, [inputs, tokens], TOKENS[place])?,
+        weight: describe(weight, [inputs, outputs], ROWS)?,
+        x: describe(x, [inputs, tokens], TOKENS[place])?,
         out,
         tokens: tokens as u32,
         outputs: outputs as u32,
@@ -81,34 +82,6 @@ fn slices(outputs: usize, inputs: usize, multiprocessors: usize) -> usize {
     let tiles = outputs.div_ceil(ROWS);
     let fits = |slices: &usize| tiles * slices <= multiprocessors && slices * DEPTH <= inputs;
     [8, 4, 2].into_iter().find(fits).unwrap_or(1)
-}
-
-/// A dense matrix of `[columns, rows]` in boxes of 64 columns by `box_rows`, for the 128-byte swizzle.
-fn map(address: u64, [columns, rows]: [usize; 2], box_rows: usize) -> Result<sys::CUtensorMap, LaunchError> {
-    let mut map = sys::CUtensorMap { opaque: [0; 16] };
-    let sizes = [columns as u64, rows as u64];
-    let strides = [columns as u64 * 2];
-    let (boxes, steps) = ([DEPTH as u32, box_rows as u32], [1_u32, 1]);
-    // SAFETY: two dimensions have two sizes, boxes and steps and one stride; all are read during the call.
-    unsafe {
-        sys::cuTensorMapEncodeTiled(
-            &raw mut map,
-            sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            2,
-            std::ptr::with_exposed_provenance_mut(address as usize),
-            sizes.as_ptr(),
-            strides.as_ptr(),
-            boxes.as_ptr(),
-            steps.as_ptr(),
-            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-            sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
-    }
-    .result()
-    .map_err(LaunchError::driver("describing a matrix to the copy engine"))?;
-    Ok(map)
 }
 
 #[cfg(test)]

@@ -66,7 +66,10 @@ pub(crate) struct Kernels {
     pub(crate) rope: [[Function<rope::QkRopeParams>; 2]; 2],
     /// By page element (bf16, f16), then by head dimension (64, 128).
     pub(crate) decode: [[Function<decode::DecodeParams>; 2]; 2],
-    pub(crate) prefill: [[Function<prefill::PrefillParams>; 2]; 2],
+    /// For pages of f16, by head dimension.
+    pub(crate) prefill: [Function<prefill::PrefillParams>; 2],
+    /// For pages of bf16, by head dimension.
+    pub(crate) prefill_hopper: [Function<prefill::HopperParams>; 2],
     pub(crate) skinny: skinny::Kernels,
     pub(crate) batched: batched::Kernels,
     pub(crate) fill: Function<probe::FillParams>,
@@ -194,9 +197,10 @@ impl Kernels {
                 [get(m, "decode_bf16_64")?, get(m, "decode_bf16_128")?],
                 [get(m, "decode_f16_64")?, get(m, "decode_f16_128")?],
             ],
-            prefill: [
-                [get(m, "prefill_bf16_64")?, get(m, "prefill_bf16_128")?],
-                [get(m, "prefill_f16_64")?, get(m, "prefill_f16_128")?],
+            prefill: [get(m, "prefill_f16_64")?, get(m, "prefill_f16_128")?],
+            prefill_hopper: [
+                get(m, "prefill_hopper_64")?.allow_shared(prefill::hopper_shared(64))?,
+                get(m, "prefill_hopper_128")?.allow_shared(prefill::hopper_shared(128))?,
             ],
             skinny: [
                 skinny(m, 0, ["skinny_8_store", "skinny_8_add", "skinny_8_wide", "skinny_8_silu"])?,

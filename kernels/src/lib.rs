@@ -29,6 +29,7 @@ pub mod reference;
 mod rope;
 mod skinny;
 mod table;
+mod tensor_map;
 mod view;
 
 pub use activation::silu_mul;

@@ -1,12 +1,14 @@
 //! Causal attention of ragged runs of new tokens over their sequences' pages.
 #![allow(unsafe_code)]
 
+use cudarc::driver::sys;
 use half::bf16;
 
 use crate::decode::{head_variant, query_heads};
 use crate::launch::{Grid, LaunchError, Params, require};
 use crate::pages::{KvElement, KvPages, PageTable, PageTableParams, PagesParams};
 use crate::queue::Queue;
+use crate::tensor_map::describe;
 use crate::view::{Rows, RowsMut};
 
 #[repr(C)]
@@ -31,6 +33,39 @@ unsafe impl Params for PrefillParams {
 const THREADS: u32 = 128;
 /// Queries of one head that a block takes.
 const TILE: usize = 64;
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HopperParams {
+    q: sys::CUtensorMap,
+    arena: sys::CUtensorMap,
+    out: u64,
+    start: u64,
+    table: PageTableParams,
+    pages: PagesParams,
+    q_heads: u32,
+    window: u32,
+    scale_log2: f32,
+    tokens: u32,
+}
+
+// SAFETY: as in cu/attention/prefill_hopper.cuh.
+unsafe impl Params for HopperParams {
+    const UNIT: &'static str = "prefill_hopper";
+}
+
+/// As in `cu/attention/prefill_hopper.cuh`.
+const HOPPER_THREADS: u32 = 384;
+const HOPPER_TILE: usize = 128;
+/// Rows of both its boxes.
+const BOX_ROWS: usize = 64;
+/// Tiles in shared memory: queries, and keys and values of two stages, each of 128 rows.
+const TILES: usize = 5;
+
+/// Dynamic shared memory of the kernel for a head dimension: its tiles, and what aligns them.
+pub(crate) fn hopper_shared(dim: usize) -> u32 {
+    (TILES * HOPPER_TILE * dim * 2 + 1024) as u32
+}
 
 #[derive(Debug, Clone, Copy)]
 pub struct Prefill<'a> {
@@ -66,18 +101,93 @@ pub fn prefill_attention<T: KvElement>(
     require(KERNEL, step.longest <= q.rows && q.rows < i32::MAX as usize, || {
         format!("a run of {} among {} tokens", step.longest, q.rows)
     })?;
+    let run = Run { q_heads, batch, variant, table: step.table.params(KERNEL)? };
+    // SAFETY: the views cover what the kernels touch; they cut starts and lengths and check page numbers.
+    unsafe {
+        if T::VARIANT == bf16::VARIANT {
+            launch_hopper(queue, step, pages, out, &run)
+        } else {
+            launch_any(queue, step, pages, out, &run)
+        }
+    }
+}
+
+/// What was found while the shapes were checked.
+struct Run {
+    q_heads: usize,
+    batch: usize,
+    /// Place of the head dimension.
+    variant: usize,
+    table: PageTableParams,
+}
+
+/// The kernel for pages of either type.
+unsafe fn launch_any<T: KvElement>(
+    queue: &Queue,
+    step: &Prefill<'_>,
+    pages: &KvPages<T>,
+    out: Rows<'_, bf16>,
+    run: &Run,
+) -> Result<(), LaunchError> {
     let params = PrefillParams {
-        q: q.address,
+        q: step.q.address,
         out: out.address,
         start: step.start.address,
-        table: step.table.params(KERNEL)?,
+        table: run.table,
+        pages: pages.params("prefill", step.layer)?,
+        q_heads: run.q_heads as u32,
+        window: step.window.unwrap_or(0),
+        scale_log2: step.scale * std::f32::consts::LOG2_E,
+        tokens: step.q.rows as u32,
+    };
+    let blocks = [step.longest.div_ceil(TILE), run.q_heads, run.batch];
+    let grid = Grid { blocks, threads: THREADS, shared: 0 };
+    // SAFETY: as the caller promises.
+    unsafe { queue.gpu().kernels().prefill[run.variant].launch(queue, grid, params) }
+}
+
+/// The kernel on warpgroups, for pages of bf16.
+unsafe fn launch_hopper<T: KvElement>(
+    queue: &Queue,
+    step: &Prefill<'_>,
+    pages: &KvPages<T>,
+    out: Rows<'_, bf16>,
+    run: &Run,
+) -> Result<(), LaunchError> {
+    const KERNEL: &str = "prefill_hopper";
+    let (q, dim) = (step.q, pages.head_dim());
+    let rows = pages.buffer().len() / dim;
+    require(KERNEL, i32::try_from(rows).is_ok(), || {
+        format!("{rows} rows of keys and values are more than the copy engine counts")
+    })?;
+    if q.rows == 0 {
+        return Ok(());
+    }
+    let params = HopperParams {
+        q: describe(q.address, [q.columns, q.rows], BOX_ROWS)?,
+        arena: describe(pages.buffer().address(), [dim, rows], BOX_ROWS)?,
+        out: out.address,
+        start: step.start.address,
+        table: run.table,
         pages: pages.params(KERNEL, step.layer)?,
-        q_heads: q_heads as u32,
+        q_heads: run.q_heads as u32,
         window: step.window.unwrap_or(0),
         scale_log2: step.scale * std::f32::consts::LOG2_E,
         tokens: q.rows as u32,
     };
-    let grid = Grid { blocks: [step.longest.div_ceil(TILE), q_heads, batch], threads: THREADS, shared: 0 };
-    // SAFETY: the views cover what the kernel touches; it cuts starts and lengths and checks page numbers.
-    unsafe { queue.gpu().kernels().prefill[T::VARIANT][variant].launch(queue, grid, params) }
+    let blocks = [run.q_heads, step.longest.div_ceil(HOPPER_TILE), run.batch];
+    let grid = Grid { blocks, threads: HOPPER_THREADS, shared: hopper_shared(dim) };
+    // SAFETY: as the caller promises.
+    unsafe { queue.gpu().kernels().prefill_hopper[run.variant].launch(queue, grid, params) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_fit_one_block_of_a_multiprocessor() {
+        assert_eq!([64, 128].map(hopper_shared), [82_944, 164_864]);
+        assert!(hopper_shared(128) <= 227 << 10);
+    }
 }

@@ -19,6 +19,7 @@ use shoal_plan::Role;
 use shoal_wire::{
     FleetSecret,
     rpc::{self, DrainRequest, EngineState, GetStateRequest, SetRoleRequest, engine_client::EngineClient},
+    tls::{self, Identity},
 };
 use tonic::{
     Request, Response, Status,
@@ -38,7 +39,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// An engine that did not answer is not asked again before.
 const SILENT: Duration = Duration::from_secs(1);
 /// With more engines than this, connections to those that are as they should be are not kept: each costs a
-/// file descriptor and some ten kilobytes, and is made anew in less than a millisecond.
+/// file descriptor and some tens of kilobytes, and is made anew with a handshake.
 const CONNECTIONS: usize = 512;
 /// Without an answer for this long an engine is unresponsive.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -55,6 +56,8 @@ pub struct Target {
     /// What the marks of its pod say.
     pub role: Role,
     pub draining: bool,
+    /// Within mutual TLS, and never without; the other way round for one that was started without.
+    pub tls: bool,
 }
 
 impl Target {
@@ -62,6 +65,14 @@ impl Target {
     fn is_settled(&self, said: &EngineState) -> bool {
         !self.draining && correction(self.role, self.draining, said).is_none()
     }
+}
+
+/// What calls of one fleet's engines carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass<'a> {
+    pub secret: &'a FleetSecret,
+    /// None until the fleet has certificates.
+    pub identity: Option<&'a Arc<Identity>>,
 }
 
 /// What an engine said last, and for how long it has said nothing since.
@@ -148,26 +159,21 @@ impl Engines {
 
     /// Asks the engines of a cluster that are due, many at once, and forgets all others of it; by pod name. Takes
     /// no longer than one silent engine does, for every few hundred of them.
-    pub async fn ask(
-        &self,
-        cluster: &str,
-        targets: &[Target],
-        secret: &FleetSecret,
-    ) -> HashMap<String, Answer> {
+    pub async fn ask(&self, cluster: &str, targets: &[Target], pass: Pass<'_>) -> HashMap<String, Answer> {
         self.forget_others(cluster, targets);
-        let asked: Vec<_> = targets.iter().map(|target| self.one(cluster, target, secret).boxed()).collect();
+        let asked: Vec<_> = targets.iter().map(|target| self.one(cluster, target, pass).boxed()).collect();
         let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         let answered = |(target, answer): (&Target, Option<Answer>)| Some((target.pod.clone(), answer?));
         targets.iter().zip(answers).filter_map(answered).collect()
     }
 
-    async fn one(&self, cluster: &str, target: &Target, secret: &FleetSecret) -> Option<Answer> {
+    async fn one(&self, cluster: &str, target: &Target, pass: Pass<'_>) -> Option<Answer> {
         let known = self.known(cluster, target);
         if !known.is_due(target) {
             return Some(known.answer());
         }
-        let client = EngineClient::new(self.connection(cluster, target)?);
-        let request = secret.sign(Request::new(GetStateRequest {}));
+        let client = EngineClient::new(self.connection(cluster, target, pass)?);
+        let request = pass.secret.sign(Request::new(GetStateRequest {}));
         let call = async |mut client: EngineClient<Channel>| client.get_state(request).await;
         let said = self.call("get_state", call(client)).await;
         // Another process may have the address of a pod that is gone.
@@ -190,11 +196,11 @@ impl Engines {
         &self,
         cluster: &str,
         target: &Target,
-        secret: &FleetSecret,
+        pass: Pass<'_>,
         correction: Correction,
         epoch: u64,
     ) -> Result<(), Status> {
-        let Some(channel) = self.connection(cluster, target) else { return Ok(()) };
+        let Some(channel) = self.connection(cluster, target, pass) else { return Ok(()) };
         let mut client = EngineClient::new(channel);
         match correction {
             Correction::SetRole(role) => {
@@ -202,12 +208,12 @@ impl Engines {
                     Role::Prefill => rpc::Role::Prefill,
                     Role::Decode => rpc::Role::Decode,
                 });
-                let request = secret.sign(Request::new(SetRoleRequest { role, epoch }));
+                let request = pass.secret.sign(Request::new(SetRoleRequest { role, epoch }));
                 self.call(correction.call(), client.set_role(request)).await.map(drop)?;
             }
             Correction::Drain | Correction::Undrain => {
                 let undo = correction == Correction::Undrain;
-                let request = secret.sign(Request::new(DrainRequest { undo, epoch }));
+                let request = pass.secret.sign(Request::new(DrainRequest { undo, epoch }));
                 self.call(correction.call(), client.drain(request)).await.map(drop)?;
             }
         }
@@ -243,12 +249,17 @@ impl Engines {
         known.clone()
     }
 
-    fn connection(&self, cluster: &str, target: &Target) -> Option<Channel> {
+    /// None for an engine within TLS while the fleet has no certificates.
+    fn connection(&self, cluster: &str, target: &Target, pass: Pass<'_>) -> Option<Channel> {
         if let Some(channel) = self.known(cluster, target).channel {
             return Some(channel);
         }
         let endpoint = Endpoint::from_shared(format!("http://{}", target.address)).ok()?;
-        let channel = endpoint.connect_timeout(DEADLINE).connect_lazy();
+        let identity = match target.tls {
+            true => Some(pass.identity?),
+            false => None,
+        };
+        let channel = tls::channel(&endpoint.connect_timeout(DEADLINE), identity);
         let mut all = self.known.lock();
         let known = all.get_mut(cluster).and_then(|pods| pods.get_mut(&target.uid))?;
         known.channel = Some(channel.clone());
@@ -291,6 +302,7 @@ mod tests {
             since: Timestamp::UNIX_EPOCH,
             role: Role::Decode,
             draining,
+            tls: false,
         };
         let known = |asked, role, draining| Known {
             started: Timestamp::UNIX_EPOCH,

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use crate::{
+    certificates::IssueError,
     children::{Applied, Child, Children, Prepared},
     covers::covers,
     error::{CallError, Class},
@@ -23,6 +24,8 @@ pub enum ApplyError {
     Outdated,
     #[error("no randomness for the fleet secret: {0}")]
     Random(#[from] getrandom::Error),
+    #[error(transparent)]
+    Issue(#[from] IssueError),
 }
 
 impl ApplyError {
@@ -34,6 +37,8 @@ impl ApplyError {
             Self::Json { .. } => Class::Invalid,
             Self::Outdated => Class::Conflict,
             Self::Random(_) => Class::Fatal,
+            // The next try has other keys.
+            Self::Issue(_) => Class::Transient,
         }
     }
 }
@@ -137,6 +142,8 @@ impl Pen<'_> {
             wanted.meta_mut().uid.clone_from(&found.meta().uid);
             if over == Over::Version {
                 wanted.meta_mut().resource_version.clone_from(&found.meta().resource_version);
+                // The watch of the cluster may be behind that of this object.
+                self.scene.still_wanted().await?;
             }
         } else {
             self.scene.still_wanted().await?;

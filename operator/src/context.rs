@@ -17,10 +17,12 @@ use kube::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
+use shoal_crds::ServingCluster;
 
 use crate::{
     actuate::Engines,
     cache::{Cache, Watched},
+    certificates::Identities,
     error::Class,
     fleet::{Fleet, Surroundings},
     labels::MANAGER,
@@ -28,6 +30,7 @@ use crate::{
     metrics::Metrics,
     secrets::Secrets,
     status,
+    validate::{self, ValidateError},
 };
 
 /// Look again soon, not at once: the cache has to catch up with what the API server refused.
@@ -40,6 +43,7 @@ pub struct Context {
     pub cache: Cache,
     pub engines: Engines,
     pub secrets: Secrets,
+    pub identities: Identities,
     pub recorder: Recorder,
     pub surroundings: Surroundings,
     pub leadership: Leadership,
@@ -48,6 +52,8 @@ pub struct Context {
     published: Mutex<HashMap<String, Published>>,
     waiting: Mutex<HashSet<ObjectRef<Watched>>>,
     written: Mutex<HashMap<ObjectRef<Watched>, Vec<Written>>>,
+    /// Generation of each cluster whose rules were checked last, by UID.
+    checked: Mutex<HashMap<String, i64>>,
 }
 
 /// A pod that was written, and the resource version under which it had been seen before, if it had.
@@ -93,10 +99,12 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             engines: Engines::new(Arc::clone(&metrics)),
             secrets: Secrets::default(),
+            identities: Identities::new(Arc::clone(&metrics)),
             failures: Failures::default(),
             published: Mutex::default(),
             waiting: Mutex::default(),
             written: Mutex::default(),
+            checked: Mutex::default(),
             client,
             cache,
             surroundings,
@@ -146,6 +154,18 @@ impl Context {
         }
     }
 
+    /// The fleet that the cluster asks for; each generation's rules are checked once.
+    pub fn validate(&self, cluster: &ServingCluster) -> Result<Fleet, ValidateError> {
+        let (uid, generation) = (&cluster.metadata.uid, cluster.metadata.generation);
+        let known = uid.as_ref().and_then(|uid| self.checked.lock().get(uid).copied());
+        if known.is_none() || known != generation {
+            validate::check(cluster)?;
+            let checked = uid.clone().zip(generation);
+            self.checked.lock().extend(checked);
+        }
+        validate::fleet(cluster, &self.surroundings)
+    }
+
     /// Something happened to an object.
     pub fn queued(&self, reference: &ObjectRef<Watched>) {
         let mut waiting = self.waiting.lock();
@@ -188,9 +208,11 @@ impl Context {
             .filter_map(|cluster| kube::Resource::meta(cluster.as_ref()).uid.as_deref())
             .collect();
         self.secrets.keep(|uid| alive.contains(uid));
+        self.identities.keep(|uid| alive.contains(uid));
         self.published.lock().retain(|uid, _| alive.contains(uid.as_str()));
         self.engines.keep(|uid| alive.contains(uid));
         self.written.lock().remove(reference);
+        self.checked.lock().retain(|uid, _| alive.contains(uid.as_str()));
     }
 }
 

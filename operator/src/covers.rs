@@ -5,6 +5,11 @@
 
 use serde_json::{Map, Value};
 
+/// What the API takes as one value: who adds to it changes what it says. A selector with one more label selects less, a
+/// binding with one more subject lets somebody else in.
+const WHOLE: [&str; 6] =
+    ["selector", "podSelector", "namespaceSelector", "labelSelector", "nodeSelector", "subjects"];
+
 /// Every value in `wanted` is in `found`.
 pub fn covers(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
@@ -16,6 +21,7 @@ pub fn covers(found: &Value, wanted: &Value) -> bool {
 
 fn object(found: &Map<String, Value>, wanted: &Map<String, Value>) -> bool {
     wanted.iter().all(|(key, wanted)| match found.get(key) {
+        Some(found) if WHOLE.contains(&key.as_str()) => covers(found, wanted) && covers(wanted, found),
         Some(found) => covers(found, wanted),
         None => is_empty(wanted),
     })
@@ -67,5 +73,16 @@ mod tests {
             *changed.pointer_mut(pointer).unwrap() = value;
             assert!(!covers(&changed, &wanted), "{pointer}");
         }
+    }
+
+    #[test]
+    fn who_adds_to_a_selector_or_to_the_subjects_of_a_binding_changes_it() {
+        let wanted = json!({"selector": {"app": "a"}, "subjects": [{"kind": "ServiceAccount", "name": "a"}]});
+        assert!(covers(&wanted, &wanted));
+        let narrower = json!({"selector": {"app": "a", "track": "b"}, "subjects": wanted["subjects"]});
+        assert!(!covers(&narrower, &wanted));
+        let wider = json!({"selector": {"app": "a"}, "subjects": [
+            {"kind": "ServiceAccount", "name": "a"}, {"kind": "ServiceAccount", "name": "b"}]});
+        assert!(!covers(&wider, &wanted));
     }
 }

@@ -60,6 +60,11 @@ fn reason(action: &Action) -> &'static str {
     }
 }
 
+/// A certificate was made anew; a warning if the one before could not be used.
+pub fn of_certificate(reason: &str, note: &str, damaged: bool) -> Event {
+    event(if damaged { EventType::Warning } else { EventType::Normal }, reason, note, "Rotate")
+}
+
 /// Conditions that became true or false, or that trouble came and went.
 pub fn of_status(previous: Option<&ServingClusterStatus>, now: &ServingClusterStatus) -> Vec<Event> {
     let held = |status: Option<&ServingClusterStatus>, kind| status.is_some_and(|status| status.is(kind));

@@ -1,5 +1,6 @@
 //! What is asked for, after it was checked: everything that the steps behind `validate` may rely on.
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource as _, runtime::reflector::ObjectRef};
 use shoal_crds::{ImagePullPolicy, ServingCluster, ServingClusterStatus};
@@ -29,6 +30,8 @@ pub struct Surroundings {
     pub images: Images,
     /// Namespace of the operator's own pods.
     pub operator_namespace: String,
+    /// How long a fleet's certificate holds.
+    pub certificate_lifetime: SignedDuration,
 }
 
 /// One checked `ServingCluster`.
@@ -54,6 +57,11 @@ impl Fleet {
 
     pub fn names(&self) -> Names<'_> {
         Names::of(&self.cluster.name)
+    }
+
+    /// The name in its certificates. No resolver knows it: processes are called by address.
+    pub fn tls_name(&self) -> String {
+        format!("{}.{}.fleet.shoal.internal", self.cluster.name, self.namespace)
     }
 
     /// When a node pulls an image: as the resource says, else as the operator was told.

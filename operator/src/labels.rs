@@ -29,6 +29,10 @@ pub const RENDERED: &str = "shoal.dev/rendered-hash";
 pub const GATEWAY_TEMPLATE: &str = "shoal.dev/gateway-template";
 /// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them.
 pub const FLEET_SECRET: &str = "shoal.dev/fleet-secret";
+/// On pods of instances and gateways: their gRPC is within TLS, with certificates on both sides. Written with the
+/// pod and never changed.
+pub const TLS: &str = "shoal.dev/tls";
+pub const MUTUAL: &str = "mutual";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Component {

@@ -18,6 +18,7 @@ pub mod actuate;
 pub mod apply;
 pub mod cache;
 pub mod calls;
+pub mod certificates;
 pub mod children;
 pub mod clock;
 pub mod context;

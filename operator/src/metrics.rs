@@ -24,6 +24,8 @@ pub struct Metrics {
     /// Objects that something happened to and that no reconcile has begun for.
     pub queue_depth: IntGauge,
     pub leader: IntGauge,
+    /// Unix time; 0 while no certificate was seen.
+    pub certificate_expiration: IntGauge,
 }
 
 impl Metrics {
@@ -65,6 +67,10 @@ impl Metrics {
             )?,
             queue_depth: gauge("queue_depth", "Objects waiting for a reconcile.")?,
             leader: gauge("leader", "1 while this process holds the lease.")?,
+            certificate_expiration: gauge(
+                "certificate_expiration_timestamp_seconds",
+                "When the first of all fleets' certificates ends if it is not renewed; 0 without any.",
+            )?,
             registry,
         })
     }
@@ -125,6 +131,7 @@ mod tests {
             "shoal_operator_watch_errors_total{kind=\"Pod\"} 1",
             "shoal_operator_queue_depth 0",
             "shoal_operator_leader 1",
+            "shoal_operator_certificate_expiration_timestamp_seconds 0",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }

@@ -74,6 +74,16 @@ impl<'a> Names<'a> {
         ObjectName::new(self.cluster, "fleet")
     }
 
+    /// The authority of the fleet's certificates, with its key.
+    pub fn authority(&self) -> ObjectName {
+        ObjectName::new(self.cluster, "ca")
+    }
+
+    /// The certificate that the processes of the fleet have.
+    pub fn certificate(&self) -> ObjectName {
+        ObjectName::new(self.cluster, "tls")
+    }
+
     /// The pod of an instance: a replaced instance keeps its own name and gets a pod of the next number, so
     /// that it need not wait until its old pod is gone, which takes long on a node that is lost.
     pub fn pod(instance: &str, attempt: u32) -> ObjectName {
@@ -109,7 +119,7 @@ mod tests {
         let pods = (0..3).flat_map(|instance| {
             (1..3).map(move |attempt| Names::pod(&format!("{cluster}-{instance}"), attempt))
         });
-        [names.gateway(), names.instances(), names.fleet_secret()]
+        [names.gateway(), names.instances(), names.fleet_secret(), names.authority(), names.certificate()]
             .into_iter()
             .chain(Role::ALL.map(|role| names.role(role)))
             .chain(pods)
@@ -139,7 +149,7 @@ mod tests {
 
         #[test]
         fn a_cluster_named_like_a_child_of_another_still_has_names_of_its_own(
-            stem in "[a-z]{1,12}", tail in prop::sample::select(vec!["gateway", "0", "0-1", "fleet", "1"])
+            stem in "[a-z]{1,12}", tail in prop::sample::select(vec!["gateway", "0", "0-1", "fleet", "tls", "1"])
         ) {
             let (ours, theirs) = (all(&stem), all(&format!("{stem}-{tail}")));
             prop_assert!(ours.iter().all(|name| !theirs.contains(name)), "{ours:?} {theirs:?}");

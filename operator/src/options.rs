@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 use crate::{
     cache::Scope,
@@ -37,6 +38,10 @@ pub struct Options {
     /// Namespace of the operator's own pods and of the lease
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", default_value = "shoal-system")]
     pub operator_namespace: String,
+    /// How long the certificates of a fleet's processes hold: they are renewed at about two thirds of it; 15m to 365d.
+    /// Their authority is renewed likewise, and holds for twelve times as long
+    #[arg(long, value_name = "TIME", env = "SHOAL_CERTIFICATE_LIFETIME", default_value = "30d", value_parser = lifetime)]
+    certificate_lifetime: SignedDuration,
     /// Name of the Lease that decides which operator leads
     #[arg(long, value_name = "NAME", default_value = "shoal-operator")]
     pub lease: String,
@@ -96,8 +101,18 @@ impl Options {
                 pull_policy: self.image_pull_policy.as_str().to_owned(),
             },
             operator_namespace: self.operator_namespace.clone(),
+            certificate_lifetime: self.certificate_lifetime,
         }
     }
+}
+
+/// Shorter than nodes take to exchange mounted files is too short.
+fn lifetime(text: &str) -> Result<SignedDuration, String> {
+    let span = text.parse::<Span>().ok();
+    let time = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    let (least, most) = (SignedDuration::from_mins(15), SignedDuration::from_hours(365 * 24));
+    let fits = |time: &SignedDuration| (least..=most).contains(time);
+    time.filter(fits).ok_or_else(|| "allowed is 15m to 365d, for example 30d or 12h".to_owned())
 }
 
 #[cfg(test)]
@@ -114,5 +129,17 @@ mod tests {
             ("shoal:1", "shoal:1", "IfNotPresent")
         );
         assert!(Options::try_parse_from(["shoal-operator"]).is_err(), "which image cannot be guessed");
+    }
+
+    #[test]
+    fn a_lifetime_is_long_enough_for_nodes_to_follow_and_a_year_at_most() {
+        for (text, minutes) in
+            [("15m", 15), ("12h", 720), ("30d", 43_200), ("1d 12h", 2160), ("365d", 525_600)]
+        {
+            assert_eq!(lifetime(text), Ok(SignedDuration::from_mins(minutes)), "{text}");
+        }
+        for text in ["14m", "366d", "", "30", "-1d", "1mo"] {
+            assert!(lifetime(text).is_err_and(|error| error.contains("15m to 365d")), "{text}");
+        }
     }
 }

@@ -9,9 +9,10 @@ use shoal_plan::{Action as Act, GatewayTemplate, Observed, Phase, Plan, Role, St
 use tokio::sync::OnceCell;
 
 use crate::{
-    actuate::{Answer, Correction, correction},
+    actuate::{Answer, Correction, Pass, correction},
     apply::{self, ApplyError, Effect},
     calls::Calls,
+    certificates,
     children::{Applied, Children, fleet_secret},
     clock,
     context::Context,
@@ -21,7 +22,7 @@ use crate::{
     observe::{self, Facts, ObserveError, SeenSecret},
     status::{self, Stall, StatusError},
     steps::{self, Scene},
-    validate::{ValidateError, validate},
+    validate::ValidateError,
 };
 
 /// Until the next look while nothing happens: engines are asked as often whether they still answer.
@@ -90,7 +91,7 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     // No client.
-    let mut fleet = match validate(cluster, &context.surroundings) {
+    let mut fleet = match context.validate(cluster) {
         Ok(fleet) => fleet,
         Err(error) => {
             return Err(refuse(cluster, context, calls, &Stall::of_spec(&error), error.into()).await);
@@ -101,6 +102,7 @@ pub async fn reconcile(
         Ok(facts) => facts,
         Err(error) => return Err(stall(cluster, context, calls, error).await),
     };
+    fleet.cluster.tls = facts.tls;
     // No client.
     let hold = fleet.settle(&facts.live, cluster.status.as_ref());
     // Asks engines.
@@ -137,19 +139,29 @@ async fn look(
     calls: &Calls,
     fleet: &Fleet,
 ) -> Result<Facts, ObserveError> {
-    observe::observe(&context.cache, &context.secrets, calls, fleet, cluster.status.clone()).await
+    let Context { cache, secrets, identities, .. } = context;
+    observe::observe(cache, secrets, identities, calls, fleet, cluster.status.clone()).await
 }
 
 async fn ask(context: &Context, fleet: &Fleet, facts: &Facts) -> HashMap<String, Answer> {
     let Some(secret) = &facts.secret else { return HashMap::new() };
+    let identity = context.identities.identity(&fleet.uid);
+    let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let targets: Vec<_> = facts.instances.iter().filter_map(|facts| facts.target()).collect();
-    context.engines.ask(&fleet.uid, &targets, &secret.value).await
+    context.engines.ask(&fleet.uid, &targets, pass).await
 }
 
 /// Furniture first, then what is in the plan. A step that fails does not keep the others from being made;
 /// the first failure is returned.
 async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Children<Applied>, ApplyError> {
     let secret = ensure_secret(context, scene).await?;
+    let rotated = Box::pin(certificates::ensure(&context.identities, scene));
+    // A fleet that has a certificate goes on with it.
+    let (mut first, rotated) = match rotated.await {
+        Ok(events) => (None, events),
+        Err(error) if scene.facts.certificates.leaf.is_some() => (Some(error), Vec::new()),
+        Err(error) => return Err(error),
+    };
     let template = gateway_template(scene, plan);
     let children = Children::render(scene.fleet, &template, &secret.uid);
     let furnish = Box::pin(apply::apply(scene, children));
@@ -160,7 +172,7 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     }
     let carried: Vec<_> = steps.into_iter().map(|step| carry_out(scene, step, furnished).boxed()).collect();
     let outcomes: Vec<_> = stream::iter(carried).buffer_unordered(steps::AT_ONCE).collect().await;
-    let (mut first, mut told) = (None, Vec::new());
+    let mut told = Vec::new();
     for (step, outcome) in outcomes {
         match outcome {
             Ok(Effect::Unchanged) => {}
@@ -168,7 +180,8 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
             Err(error) => first = first.or(Some(error)),
         }
     }
-    let told = events::of_steps(&told);
+    let mut told = events::of_steps(&told);
+    told.extend(rotated);
     let reference = scene.fleet.reference.clone().into();
     events::publish(scene.calls, &context.recorder, &reference, &told).await;
     let tidied = async {
@@ -235,6 +248,8 @@ async fn actuate(
     answers: &HashMap<String, Answer>,
 ) -> Result<bool, ApplyError> {
     let Some(secret) = &scene.facts.secret else { return Ok(false) };
+    let identity = context.identities.identity(&scene.fleet.uid);
+    let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let mut undrained = 0;
     let corrections = scene.facts.instances.iter().filter_map(|found| {
         let said = answers.get(&found.identity.name)?.said.as_ref()?;
@@ -244,7 +259,7 @@ async fn actuate(
         (correction != Correction::Undrain || undrained <= steps::MOST).then_some((found, correction))
     });
     let telling =
-        corrections.map(|(found, correction)| tell(context, scene, secret, found, correction).boxed());
+        corrections.map(|(found, correction)| tell(context, scene, pass, found, correction).boxed());
     let telling: Vec<_> = telling.collect();
     let told: Vec<_> = stream::iter(telling).buffer_unordered(ENGINES_AT_ONCE).collect().await;
     told.into_iter().try_fold(false, |before, told| Ok(told? || before))
@@ -254,7 +269,7 @@ async fn actuate(
 async fn tell(
     context: &Context,
     scene: &Scene<'_>,
-    secret: &SeenSecret,
+    pass: Pass<'_>,
     found: &observe::InstanceFacts,
     correction: Correction,
 ) -> Result<bool, ApplyError> {
@@ -265,7 +280,7 @@ async fn tell(
     }
     let epoch = scene.calls.epoch()?;
     let cluster = &scene.fleet.uid;
-    if let Err(refusal) = context.engines.correct(cluster, &target, &secret.value, correction, epoch).await {
+    if let Err(refusal) = context.engines.correct(cluster, &target, pass, correction, epoch).await {
         tracing::warn!(pod = target.pod, ?correction, epoch, %refusal, "an engine was not set right");
     }
     Ok(true)

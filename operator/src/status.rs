@@ -65,7 +65,9 @@ impl Stall {
         match error {
             ApplyError::Call(call) => Self::of_call(call),
             ApplyError::Foreign { .. } => Some(Self::new("NameTaken", error)),
-            ApplyError::Json { .. } | ApplyError::Outdated | ApplyError::Random(_) => None,
+            ApplyError::Json { .. } | ApplyError::Outdated | ApplyError::Random(_) | ApplyError::Issue(_) => {
+                None
+            }
         }
     }
 

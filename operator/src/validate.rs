@@ -46,12 +46,22 @@ impl ValidateError {
 }
 
 pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
-    cluster.validate_cel().map_err(|broken| {
-        let lines =
-            broken.into_vec().into_iter().map(|rule| format!("{}: {}", rule.field_path, rule.message));
-        ValidateError::Rules(lines.collect::<Vec<_>>().join("; "))
-    })?;
-    check_pods(&cluster.spec)?;
+    check(cluster)?;
+    fleet(cluster, surroundings)
+}
+
+/// The rules of a spec.
+pub fn check(cluster: &ServingCluster) -> Result<(), ValidateError> {
+    let broken = shoal_crds::broken_rules(cluster);
+    if !broken.is_empty() {
+        let lines: Vec<String> = broken.iter().map(ToString::to_string).collect();
+        return Err(ValidateError::Rules(lines.join("; ")));
+    }
+    check_pods(&cluster.spec)
+}
+
+/// The fleet that a spec asks for which was checked.
+pub fn fleet(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
     check_download(&cluster.spec.model.source, surroundings)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
@@ -65,6 +75,8 @@ pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result
             generation: cluster.metadata.generation.unwrap_or(1),
             spec: cluster.spec.clone(),
             image: surroundings.images.engine.clone(),
+            // Unless a look at the gateways finds one that knows no TLS.
+            tls: true,
             // A deleted cluster is left to the garbage collector, which ends everything that it owns.
             stopping: false,
         },

@@ -38,8 +38,8 @@ def done(account, logs):
         with open(log) as lines:
             for line in lines:
                 entry = json.loads(line)
-                # What any account may do, such as to look for API groups, is no resource.
-                if entry["user"]["username"] != user or "objectRef" not in entry:
+                # A refused caller has no name. What any account may do, such as to look for API groups, is no resource.
+                if entry["user"].get("username") != user or "objectRef" not in entry:
                     continue
                 reference = entry["objectRef"]
                 resource = "/".join(filter(None, (reference["resource"], reference.get("subresource"))))

@@ -145,7 +145,7 @@ impl Host {
 
     fn engine_arguments(&self, name: &str, role: Role, template: &Template) -> Result<Vec<String>, Failure> {
         // Destructured without a rest pattern: a field that is not handed on must not compile.
-        let Template { model, engine, image: _ } = template;
+        let Template { model, engine, image: _, tls: _ } = template;
         let shoal_crds::EngineSpec {
             device: shoal_crds::Device::Cpu,
             threads,

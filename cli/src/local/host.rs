@@ -128,6 +128,7 @@ impl Host {
             generation: resource.metadata.generation.unwrap_or(1),
             spec: resource.spec.clone(),
             image: String::new(),
+            tls: false,
             stopping,
         };
         let observed = self.observe(now)?;

@@ -129,7 +129,9 @@ pub enum Device {
     Cpu,
 }
 
-/// When a node pulls an image.
+/// When nodes pull the image: Always, IfNotPresent or Never. A change applies to pods made after it. In a cluster only.
+/// Default: the operator's own setting. Example: Always.
+// The schema of an optional enum has the words of the enum, not those of its field.
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImagePullPolicy {
     /// Before each start.

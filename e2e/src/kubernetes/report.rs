@@ -16,10 +16,10 @@ pub(super) async fn of(namespace: &Namespace) -> String {
         ("the operator's pods", [&operator[..], &["get", "pods", "--output=wide"]].concat()),
         ("the operator's log", [&operator[..], &["logs", "deployment/shoal-operator", TAIL]].concat()),
     ];
-    let mut text = format!("--- namespace {} ---\n", namespace.name);
+    let mut parts = vec![format!("--- namespace {} ---", namespace.name)];
     for (what, arguments) in questions {
         let answer = program::kubectl(&arguments).await.unwrap_or_else(|error| format!("{error:#}"));
-        text.push_str(&format!("{what}:\n{answer}\n"));
+        parts.push(format!("{what}:\n{answer}"));
     }
-    text
+    parts.join("\n")
 }

@@ -15,7 +15,7 @@ use crate::http;
 /// Where scripts/e2e.sh puts the test model into the images of engine and gateway.
 pub const MODEL: &str = "/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 /// From apply to Ready with images on the node; minutes, because cores are shared with other tests.
-const READY: Duration = Duration::from_mins(2);
+const READY: Duration = Duration::from_mins(5);
 
 /// A fleet that fits many times on a small machine.
 pub fn small(name: &str, prefill: u32, decode: u32) -> Value {

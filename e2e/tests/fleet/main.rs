@@ -5,6 +5,7 @@
 //! back to where they were.
 
 mod answers;
+mod certificates;
 mod decode_faults;
 mod disconnects;
 mod hostile;

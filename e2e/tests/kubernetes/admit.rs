@@ -43,9 +43,9 @@ const REFUSED: &[(&str, &str, &str)] = &[
         r#"spec.engine.maxContext: Invalid value: "integer": must be 64 to 1048576"#,
     ),
     ("/spec/engine", "4", "spec.engine in body must be of type object: \"integer\""),
-    ("/spec/prefill/replicas", "-1", r#"spec.prefill.replicas: Invalid value: "integer": must be 0 to 63"#),
-    ("/spec/decode/replicas", "0", r#"spec.decode.replicas: Invalid value: "integer": must be 1 to 64"#),
-    ("/spec/decode/replicas", "64", "prefill.replicas and decode.replicas together must be at most 64"),
+    ("/spec/prefill/replicas", "-1", r#"spec.prefill.replicas: Invalid value: "integer": must be 0 to 4095"#),
+    ("/spec/decode/replicas", "0", r#"spec.decode.replicas: Invalid value: "integer": must be 1 to 4096"#),
+    ("/spec/decode/replicas", "4096", "prefill.replicas and decode.replicas together must be at most 4096"),
     (
         "/spec/gateway",
         r#"{"port": 65536}"#,
@@ -97,7 +97,7 @@ async fn admit_a_refused_edit_leaves_what_was_there() -> Result<()> {
         let before = chat.get().await?;
         let edit = json!({"spec": {"decode": {"replicas": 0}}});
         let refused = chat.patch(&edit).await.err().context("the edit was accepted")?;
-        ensure!(format!("{refused:#}").contains("must be 1 to 64"), "{refused:#}");
+        ensure!(format!("{refused:#}").contains("must be 1 to 4096"), "{refused:#}");
         let after = chat.get().await?;
         assert_eq!(after.metadata.generation, before.metadata.generation);
         assert_eq!(after.spec, before.spec);

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use shoal_e2e::kubernetes::{Namespace, in_namespace, small};
 
-const REPAIR: Duration = Duration::from_secs(30);
+const REPAIR: Duration = Duration::from_mins(1);
 
 /// A child, a merge patch that does harm, and where the harm shows.
 const EDITS: &[(&str, &str, &str)] = &[

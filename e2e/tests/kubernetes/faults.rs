@@ -46,11 +46,16 @@ async fn faults_leave_every_life_as_an_undisturbed_one() -> Result<()> {
     let mut plans = plans(&[&ordinary.writes, &again.writes], asked == "all");
     plans.retain(|plan| asked.is_empty() || asked == "all" || plan.to_string().contains(&asked));
     ensure!(!plans.is_empty(), "SHOAL_FAULTS: no plan contains {asked:?}");
-    println!("{} plans; an undisturbed life took {:.1?}", plans.len(), ordinary.took);
-    let number = AtomicUsize::new(0);
+    let writes = ordinary.writes.iter().filter(|write| !write.call.is_lease()).count();
+    println!(
+        "{} plans; an undisturbed life has {writes} writes and takes {:.1?}",
+        plans.len(),
+        ordinary.took
+    );
+    let number = AtomicUsize::new(4);
     let failures: Vec<String> = stream::iter(&plans)
         .map(async |plan| {
-            let lived = world.live(plan, 4 + number.fetch_add(1, Ordering::Relaxed)).await;
+            let lived = world.live(plan, number.fetch_add(1, Ordering::Relaxed)).await;
             let judged = lived.and_then(|life| judge(plan, &life));
             judged.err().map(|error| format!("{plan}\n    {}", format!("{error:#}").replace('\n', "\n    ")))
         })

@@ -10,6 +10,7 @@ mod drift;
 mod faults;
 mod mistakes;
 mod overlay;
+mod plugin;
 mod rbac;
 mod reconcile;
 mod scale;

@@ -7,7 +7,8 @@ use k8s_openapi::api::core::v1::Pod;
 use shoal_e2e::kubernetes::{Load, Serving, in_namespace, kill, small};
 
 const CLIENTS: usize = 2;
-const ANSWERS: Duration = Duration::from_mins(2);
+/// Minutes, because a machine that other things run on too may be slow.
+const ANSWERS: Duration = Duration::from_mins(5);
 
 #[tokio::test]
 async fn serve_streams_go_on_while_a_decode_pod_is_deleted() -> Result<()> {

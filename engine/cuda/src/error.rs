@@ -2,6 +2,7 @@
 
 use shoal_checkpoint::{CheckpointError, ErrorClass as FileClass, TensorError};
 use shoal_kernels::{ErrorClass, LaunchError, OpenError};
+use shoal_model::ArenaError;
 
 /// Why a model cannot be run on this device. Found at start, never in the middle of a request.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,8 @@ pub enum LoadError {
     Option { field: &'static str, found: usize, allowed: String },
     #[error("too little GPU memory: {0}")]
     Memory(#[from] MemoryLack),
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
     #[error("device: {0}")]
     Device(#[from] LaunchError),
 }
@@ -45,7 +48,7 @@ impl LoadError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Checkpoint(error) if error.class() == FileClass::Transient => ErrorClass::Fatal,
-            Self::Open(_) | Self::Device(_) => ErrorClass::Fatal,
+            Self::Open(_) | Self::Device(_) | Self::Arena(_) => ErrorClass::Fatal,
             Self::Checkpoint(_)
             | Self::Tensor(_)
             | Self::Shape { .. }

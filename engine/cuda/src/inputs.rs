@@ -141,7 +141,7 @@ impl Layout {
         layout
     }
 
-    fn of(batch: &[SequenceRows<'_>]) -> Self {
+    pub(crate) fn of(batch: &[SequenceRows<'_>]) -> Self {
         let tokens = batch.iter().map(|sequence| sequence.tokens.len()).sum();
         let decode = batch.iter().filter(|sequence| sequence.tokens.len() == 1).count();
         let wanted = batch.iter().filter(|sequence| sequence.logits == LogitRows::Last).count();

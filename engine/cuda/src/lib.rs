@@ -12,6 +12,7 @@
 //! because the matrix library chooses its algorithm by size. Device errors are fatal: the context is lost
 //! and the process must end.
 
+mod backend;
 mod buckets;
 mod choice;
 mod error;
@@ -27,6 +28,7 @@ mod support;
 mod tune;
 mod weights;
 
+pub use backend::CudaBackend;
 pub use choice::{Products, Ways};
 pub use error::{LoadError, StepError};
 pub use memory::MemoryPlan;

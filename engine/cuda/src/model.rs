@@ -71,7 +71,7 @@ pub struct CudaModel {
     pub(crate) runner: Runner,
     memory: MemoryPlan,
     /// Of the steps that the host fills.
-    inputs: Buffer<u32>,
+    pub(crate) inputs: Buffer<u32>,
     host_inputs: Pinned<u32>,
     host_logits: Pinned<f32>,
     /// Of the steps that follow each other on the device.

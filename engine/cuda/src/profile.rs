@@ -1,7 +1,9 @@
 //! Where the time of a step goes: each part of it alone, in a graph of its own.
 
 use shoal_kernels::LaunchError;
+use shoal_model::SequenceRows;
 
+use crate::inputs::Layout;
 use crate::{CudaModel, StepError};
 
 /// A kind of launch.
@@ -81,6 +83,28 @@ impl CudaModel {
             times.push(PartTime { part, us: samples[REPEATS / 2] * 1e3 });
         }
         self.greedy = None;
+        Ok(times)
+    }
+
+    /// Computes a step once, then times each part of it alone.
+    pub fn profile_step(&mut self, batch: &[SequenceRows<'_>]) -> Result<Vec<PartTime>, StepError> {
+        const REPEATS: usize = 5;
+        self.enqueue(batch)?;
+        let layout = Layout::of(batch);
+        let queue = self.queue.clone();
+        let mut times = Vec::new();
+        // Sampling belongs to greedy steps alone.
+        for part in Part::ALL.into_iter().filter(|part| *part != Part::Sample) {
+            let mut samples = Vec::with_capacity(REPEATS);
+            for _ in 0..REPEATS {
+                samples.push(self.time(|model| {
+                    let step = layout.views(&model.inputs)?;
+                    model.runner.enqueue(&queue, &step, Parts::only(part))
+                })?);
+            }
+            samples.sort_by(f64::total_cmp);
+            times.push(PartTime { part, us: samples[REPEATS / 2] * 1e3 });
+        }
         Ok(times)
     }
 

@@ -18,6 +18,7 @@ use shoal_gateway::options::{FleetOptions, Options};
 use shoal_gateway::route::Router;
 use shoal_gateway::text::{TextLimits, TextModel};
 use shoal_wire::FleetSecret;
+use shoal_wire::tls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -40,7 +41,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     // First of all, so that no signal finds the default action in between.
     let mut signals = Signals::new()?;
     let metrics = Arc::new(Metrics::new()?);
-    let fleet = Fleet::new(FleetSecret::read(&options.secret_file)?, Arc::clone(&metrics));
+    let tls = options.tls_dir.as_deref().map(tls::Identity::load).transpose().context("--tls-dir")?;
+    let fleet = Fleet::new(FleetSecret::read(&options.secret_file)?, tls, Arc::clone(&metrics));
     follow(&fleet, options.fleet.clone(), Arc::clone(&metrics)).await?;
 
     let text = open_model(&options).await?;

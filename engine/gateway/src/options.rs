@@ -25,6 +25,10 @@ pub struct Options {
     /// File with the fleet's secret (32 to 4096 bytes)
     #[arg(long)]
     pub secret_file: PathBuf,
+    /// Folder with ca.crt, tls.crt and tls.key: engines are called within mutual TLS, and must have a certificate of that
+    /// authority for the same name; followed when the files change
+    #[arg(long, value_name = "DIR")]
+    pub tls_dir: Option<PathBuf>,
     /// Where to write {"url", "pid"} once the gateway listens
     #[arg(long)]
     pub ready_file: Option<PathBuf>,

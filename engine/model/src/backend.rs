@@ -47,11 +47,22 @@ pub enum BackendError {
 pub trait Backend: Send {
     fn config(&self) -> &ModelConfig;
     fn geometry(&self) -> &KvGeometry;
-    /// Memory of the KV pages, shared with the transfer threads.
+    /// The KV pages as the transfer threads see them. A backend with memory of its own computes on that instead,
+    /// and copies between the two when it is told to.
     fn arena(&self) -> &Arc<PageArena>;
-    /// Name of the arithmetic in the layout fingerprint: "reference" or "fast".
+    /// Name of the arithmetic in the layout fingerprint: "reference", "fast" or "cuda".
     fn numerics(&self) -> &'static str;
     /// Computes one step. `logits` is cleared, then filled with one vocabulary-wide row per sequence that
     /// asked for one, in batch order.
     fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), BackendError>;
+
+    /// Copies pages that were computed into the arena, from where they are sent.
+    fn publish(&mut self, _pages: &[u32]) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    /// Copies pages that a peer filled out of the arena; no transfer writes them any more.
+    fn adopt(&mut self, _pages: &[u32]) -> Result<(), BackendError> {
+        Ok(())
+    }
 }

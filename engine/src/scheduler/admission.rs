@@ -1,5 +1,7 @@
 //! Who enters: checks when a request arrives, and seats and pages when its turn comes.
 
+use shoal_model::BackendError;
+
 use super::{FairQueue, Scheduler, Sequence, Stage};
 use crate::request::{Event, Purpose, Refusal, Request, SequenceId};
 
@@ -61,15 +63,15 @@ impl Scheduler {
     ///
     /// The queues are apart because instances may fill each other's pages: a prefill that waited behind
     /// requests which themselves wait for a peer's prefill could wait forever.
-    pub(super) fn admit(&mut self) {
+    pub(super) fn admit(&mut self) -> Result<(), BackendError> {
         let (mut generate, mut prefill) = (true, true);
         loop {
             let fronts =
                 [self.generate.front().filter(|_| generate), self.prefill.front().filter(|_| prefill)];
-            let Some(id) = fronts.into_iter().flatten().min() else { return };
+            let Some(id) = fronts.into_iter().flatten().min() else { return Ok(()) };
             match self.admit_one(id) {
-                Ok(()) => {}
-                Err(Blocked::Pages) => return,
+                Ok(()) => self.report_cached(id)?,
+                Err(Blocked::Pages) => return Ok(()),
                 Err(Blocked::Seat) if Some(id) == fronts[0] => generate = false,
                 Err(Blocked::Seat) => prefill = false,
             }
@@ -87,21 +89,21 @@ impl Scheduler {
         let Some(sequence) = sequences.get_mut(&id) else { return Ok(()) };
         sequence.stage = Stage::Running;
         match purpose {
-            Purpose::Generate => sequence.emit_admitted(cached),
+            Purpose::Generate | Purpose::Prefill => sequence.emit_admitted(cached),
             Purpose::GenerateRemote => {
                 sequence.stage = Stage::Filling { first_token: cached };
                 let range = cached / self.page_tokens..sequence.tokens.len().div_ceil(self.page_tokens);
                 let slots = sequence.pages[range].iter().map(|page| pages.pool.slot(*page)).collect();
                 sequence.emit(Event::Reserved { first_token: cached, slots });
             }
-            Purpose::Prefill => {
-                sequence.emit_admitted(cached);
-                if cached > 0 {
-                    self.report_computed(id);
-                }
-            }
         }
         Ok(())
+    }
+
+    /// What a prefill for a peer found in the cache can be sent at once.
+    fn report_cached(&mut self, id: SequenceId) -> Result<(), BackendError> {
+        let found = |sequence: &Sequence| sequence.purpose == Purpose::Prefill && sequence.computed > 0;
+        if self.sequences.get(&id).is_some_and(found) { self.report_computed(id) } else { Ok(()) }
     }
 
     /// A peer's prefill overlaps with decode here, so a quarter more sequences than fit the batch may be

@@ -1,5 +1,6 @@
 //! Commands that are not about one request.
 
+use shoal_model::BackendError;
 use shoal_wire::rpc::Load;
 
 use super::handle::Command;
@@ -14,7 +15,7 @@ pub(super) enum Next {
 }
 
 impl Scheduler {
-    pub(super) fn obey(&mut self, command: Command) -> Next {
+    pub(super) fn obey(&mut self, command: Command) -> Result<Next, BackendError> {
         match command {
             Command::Submit(id, request) => {
                 self.inbox.leave();
@@ -23,8 +24,8 @@ impl Scheduler {
             Command::Cancel(id) => self.end(id, Event::Finished(Finish::Aborted)),
             Command::Release(id) => self.release(id),
             Command::FillFailed(id) => self.fill_failed(id),
-            Command::FillLocally { id, valid_tokens } => self.fill_locally(id, valid_tokens),
-            Command::Filled { id, first, cached_tokens } => self.filled(id, first, cached_tokens),
+            Command::FillLocally { id, valid_tokens } => self.fill_locally(id, valid_tokens)?,
+            Command::Filled { id, first, cached_tokens } => self.filled(id, first, cached_tokens)?,
             // Who asked may have gone; the answer is then nobody's.
             Command::SetRole { role, epoch, reply } => {
                 let _ = reply.send(self.set_role(role, epoch));
@@ -39,9 +40,9 @@ impl Scheduler {
                 let pages = self.sequences.values().flat_map(|sequence| sequence.pages.iter().copied());
                 let _ = reply.send(self.pages.check(pages));
             }
-            Command::Shutdown => return Next::Stop,
+            Command::Shutdown => return Ok(Next::Stop),
         }
-        Next::Continue
+        Ok(Next::Continue)
     }
 
     fn set_role(&mut self, role: Role, epoch: u64) -> Result<RoleChange, ControlError> {

@@ -12,6 +12,7 @@
 mod admission;
 mod chunks;
 mod control;
+mod exchange;
 mod handle;
 mod queue;
 mod rates;
@@ -81,6 +82,8 @@ struct Scheduler {
     rates: Rates,
     totals: Totals,
     logits: Vec<f32>,
+    /// By page, the generation of what the arena holds of it; 0 is none.
+    published: Vec<u32>,
     kv_events: broadcast::Sender<KvEvent>,
     state: watch::Sender<StateView>,
     inbox: Arc<Inbox>,

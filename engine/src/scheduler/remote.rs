@@ -3,13 +3,25 @@
 //! A reserved page's generation ends with the reservation, however that ends: a late or repeated frame then
 //! names a generation that is not current, and lands nowhere.
 
+use shoal_model::BackendError;
+
 use super::{Scheduler, Sequence, Stage};
 use crate::request::{Event, Finish, Purpose, SampledToken, SequenceId};
 
 impl Scheduler {
     /// All pages landed.
-    pub(super) fn filled(&mut self, id: SequenceId, first: Option<SampledToken>, cached_tokens: usize) {
-        let Some((sequence, first_token)) = filling(&mut self.sequences, id) else { return };
+    pub(super) fn filled(
+        &mut self,
+        id: SequenceId,
+        first: Option<SampledToken>,
+        cached_tokens: usize,
+    ) -> Result<(), BackendError> {
+        let Some((sequence, first_token)) = filling(&mut self.sequences, id) else { return Ok(()) };
+        let end = sequence.tokens.len().div_ceil(self.page_tokens);
+        if !self.adopt(id, first_token / self.page_tokens..end)? {
+            return Ok(());
+        }
+        let Some((sequence, _)) = filling(&mut self.sequences, id) else { return Ok(()) };
         for page in &sequence.pages[first_token / self.page_tokens..] {
             self.pages.pool.renew(*page);
         }
@@ -22,6 +34,7 @@ impl Scheduler {
             Some(token) => self.accept(id, token),
             None => self.end(id, Event::Finished(Finish::GrammarEnd)),
         }
+        Ok(())
     }
 
     /// Another peer will be asked: new slots, as soon as there are any.
@@ -33,13 +46,17 @@ impl Scheduler {
 
     /// The rest is computed here. Pages that did not land may still be written by the peer, so they are
     /// replaced; those that landed whole are kept.
-    pub(super) fn fill_locally(&mut self, id: SequenceId, valid_tokens: usize) {
-        let Some((sequence, first_token)) = filling(&mut self.sequences, id) else { return };
-        sequence.purpose = Purpose::Generate;
-        sequence.stage = Stage::Running;
+    pub(super) fn fill_locally(&mut self, id: SequenceId, valid_tokens: usize) -> Result<(), BackendError> {
+        let Some((sequence, first_token)) = filling(&mut self.sequences, id) else { return Ok(()) };
         let end = sequence.tokens.len().div_ceil(self.page_tokens);
         let landed = first_token.saturating_add(valid_tokens);
         let kept = if landed >= sequence.tokens.len() { end } else { landed / self.page_tokens };
+        if !self.adopt(id, first_token / self.page_tokens..kept)? {
+            return Ok(());
+        }
+        let Some((sequence, _)) = filling(&mut self.sequences, id) else { return Ok(()) };
+        sequence.purpose = Purpose::Generate;
+        sequence.stage = Stage::Running;
         sequence.computed = (kept * self.page_tokens).min(sequence.tokens.len() - 1);
         for page in &sequence.pages[first_token / self.page_tokens..kept] {
             self.pages.pool.renew(*page);
@@ -53,6 +70,7 @@ impl Scheduler {
             }
             None => self.requeue(id),
         }
+        Ok(())
     }
 
     /// A peer has its pages.
@@ -64,11 +82,13 @@ impl Scheduler {
     }
 
     /// Tells the sender which pages are final up to which token.
-    pub(super) fn report_computed(&self, id: SequenceId) {
+    pub(super) fn report_computed(&mut self, id: SequenceId) -> Result<(), BackendError> {
+        self.publish_pages(id)?;
         if let Some(sequence) = self.sequences.get(&id) {
             let slots = sequence.pages.iter().map(|page| self.pages.pool.slot(*page)).collect();
             sequence.emit(Event::Computed { done: sequence.computed, pages: slots });
         }
+        Ok(())
     }
 }
 

@@ -1,15 +1,12 @@
 //! One step: which rows it computes, and what follows from their logits.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shoal_model::{BackendError, LogitRows, SequenceRows};
 
+use super::exchange::patiently;
 use super::{Scheduler, Stage, chunks};
 use crate::request::{Event, Finish, Purpose, SampledToken, SequenceId};
-
-/// A transfer thread may hold a page for the moment in which it learns that the page is not its own any
-/// more. That takes microseconds; after this long the holder is stuck.
-const PAGE_BUSY_PATIENCE: Duration = Duration::from_millis(50);
 
 /// `tokens` tokens of a sequence, from where its computed KV ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Scheduler {
         }
         let prompt_tokens = rows[decode_rows..].iter().map(|row| row.tokens).sum();
         self.rates.observe(decode_rows, prompt_tokens, started.elapsed().as_secs_f64());
-        self.finish_rows(&rows);
+        self.finish_rows(&rows)?;
         Ok(true)
     }
 
@@ -111,18 +108,11 @@ impl Scheduler {
 
     /// Runs the backend. False if a page was held by somebody else, whose sequences were then ended.
     fn forward(&mut self, rows: &[Row]) -> Result<bool, BackendError> {
-        let started = Instant::now();
-        loop {
-            match self.try_forward(rows) {
-                Ok(()) => return Ok(true),
-                Err(BackendError::PageBusy { page }) if started.elapsed() > PAGE_BUSY_PATIENCE => {
-                    self.end_users_of(page);
-                    return Ok(false);
-                }
-                Err(BackendError::PageBusy { .. }) => std::thread::yield_now(),
-                Err(error) => return Err(error),
-            }
+        let busy = patiently(|| self.try_forward(rows))?;
+        if let Some(page) = busy {
+            self.end_users_of(page);
         }
+        Ok(busy.is_none())
     }
 
     fn try_forward(&mut self, rows: &[Row]) -> Result<(), BackendError> {
@@ -143,7 +133,7 @@ impl Scheduler {
         backend.forward(&batch, logits)
     }
 
-    fn end_users_of(&mut self, page: u32) {
+    pub(super) fn end_users_of(&mut self, page: u32) {
         tracing::error!(page, "a KV page in use is borrowed by another thread; its sequences end");
         let users = self.sequences.iter().filter(|(_, s)| s.pages.contains(&page));
         for id in users.map(|(id, _)| *id).collect::<Vec<_>>() {
@@ -152,7 +142,7 @@ impl Scheduler {
     }
 
     /// Stores new full pages first, so that whoever sees a token finds its whole prompt in the cache.
-    fn finish_rows(&mut self, rows: &[Row]) {
+    fn finish_rows(&mut self, rows: &[Row]) -> Result<(), BackendError> {
         let logits = std::mem::take(&mut self.logits);
         let mut logit_rows = LogitsByRow { logits, vocabulary: self.backend.config().vocabulary, next: 0 };
         for row in rows {
@@ -161,13 +151,14 @@ impl Scheduler {
             let for_peer = sequence.purpose == Purpose::Prefill;
             self.store_full_pages(row.id);
             if for_peer {
-                self.report_computed(row.id);
+                self.report_computed(row.id)?;
             }
             if row.last {
                 self.sample(row.id, logit_rows.next());
             }
         }
         self.logits = logit_rows.logits;
+        Ok(())
     }
 
     pub(super) fn store_full_pages(&mut self, id: SequenceId) {

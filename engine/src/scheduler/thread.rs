@@ -13,6 +13,7 @@ use shoal_wire::limits::GRAMMAR_STACK_BYTES;
 use tokio::sync::{broadcast, watch};
 
 use super::control::Next;
+use super::exchange::NOT_PUBLISHED;
 use super::handle::{Command, Inbox};
 use super::{FairQueue, Handle, Limits, Rates, Scheduler, StateView, Totals};
 use crate::kv::Pages;
@@ -36,6 +37,7 @@ pub fn spawn(
         ..limits
     };
     let pages = Pages::new(Arc::clone(backend.arena()));
+    let published = vec![NOT_PUBLISHED; pages.pool.total()];
     let page_tokens = backend.geometry().page_tokens;
     let model_context = backend.config().max_context;
     let max_context = limits.max_context.min(model_context).min(pages.pool.total() * page_tokens);
@@ -60,6 +62,7 @@ pub fn spawn(
         rates: Rates::default(),
         totals: Totals::default(),
         logits: Vec::new(),
+        published,
         kv_events: broadcast::channel(KV_EVENT_BACKLOG).0,
         state,
         inbox,
@@ -93,17 +96,17 @@ impl Scheduler {
         loop {
             self.pages.pool.reclaim();
             self.end_departed();
-            self.admit();
+            self.admit()?;
             let worked = self.step()?;
             self.publish();
-            if self.obey_all(commands, worked) == Next::Stop {
+            if self.obey_all(commands, worked)? == Next::Stop {
                 return Ok(());
             }
         }
     }
 
     /// Handles every command that has come; waits for one if nothing else is to be done.
-    fn obey_all(&mut self, commands: &Receiver<Command>, busy: bool) -> Next {
+    fn obey_all(&mut self, commands: &Receiver<Command>, busy: bool) -> Result<Next, BackendError> {
         let watching = !self.sequences.is_empty() || self.pages.pool.borrowed() > 0;
         let mut received = match (busy, watching) {
             (true, _) => commands.try_recv(),
@@ -116,12 +119,12 @@ impl Scheduler {
         loop {
             match received {
                 Ok(command) => {
-                    if self.obey(command) == Next::Stop {
-                        return Next::Stop;
+                    if self.obey(command)? == Next::Stop {
+                        return Ok(Next::Stop);
                     }
                 }
-                Err(TryRecvError::Empty) => return Next::Continue,
-                Err(TryRecvError::Disconnected) => return Next::Stop,
+                Err(TryRecvError::Empty) => return Ok(Next::Continue),
+                Err(TryRecvError::Disconnected) => return Ok(Next::Stop),
             }
             received = commands.try_recv();
         }

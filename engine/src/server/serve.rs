@@ -32,11 +32,12 @@ pub struct Serving {
     task: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-/// Serves an instance. Calls without the fleet's token are refused before their message is read.
+/// Serves an instance, within mutual TLS if it has an identity. Calls without the fleet's token are refused before
+/// their message is read.
 pub fn serve(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Serving> {
     let address = listener.local_addr()?;
     let (closing, closed) = flag::channel(false);
-    let secret = instance.secret.clone();
+    let (secret, tls) = (instance.secret.clone(), instance.tls.clone());
     let service = EngineServer::new(EngineService::new(instance, closed.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -49,11 +50,19 @@ pub fn serve(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Servi
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .add_service(authenticated);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let mut until = closed;
-    let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move {
-        let _ = until.wait_for(|closing| *closing).await;
-    }));
+    let mut closing_begins = closed;
+    let until = async move {
+        let _ = closing_begins.wait_for(|closing| *closing).await;
+    };
+    let task = match tls {
+        Some(identity) => {
+            tokio::spawn(router.serve_with_incoming_shutdown(identity.incoming(listener), until))
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tokio::spawn(router.serve_with_incoming_shutdown(incoming, until))
+        }
+    };
     Ok(Serving { address, closing, task })
 }
 

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use shoal_checkpoint::{Checkpoint, DType, SyntheticModel};
+use shoal_checkpoint::{Checkpoint, DType, ModelConfig, SyntheticModel};
+use shoal_cuda::{CudaBackend, CudaOptions};
 use shoal_engine::grammar::GrammarCompiler;
 use shoal_engine::instance::{Identity, Instance, Model, Settings};
 use shoal_engine::scheduler::{self, Limits, Role};
 use shoal_engine::server::{self, Serving};
-use shoal_model::{BackendError, Compute, KvGeometry, KvMemory, LoadOptions};
+use shoal_model::{Backend, BackendError, Compute, KvGeometry, KvMemory, LoadOptions};
 use shoal_wire::FleetSecret;
 use shoal_wire::rpc::engine_client::EngineClient;
 use shoal_wire::rpc::generate_event::Event;
@@ -32,6 +33,8 @@ pub(crate) fn secret() -> FleetSecret {
 pub(crate) enum Weights {
     Usual,
     Other,
+    /// With heads of the size that a GPU's kernels are built for.
+    Wide,
 }
 
 impl Weights {
@@ -44,10 +47,19 @@ impl Weights {
         if !path.exists() {
             let mut model = SyntheticModel::smollm();
             model.seed += u64::from(self == Self::Other);
+            if self == Self::Wide {
+                model.config = ModelConfig { hidden: 256, ffn: 512, head_dim: 64, ..model.config };
+            }
             model.write_gguf(&path, DType::Q8_0).expect("a synthetic model can be written");
         }
         path
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Device {
+    Cpu,
+    Gpu,
 }
 
 #[derive(Debug, Clone)]
@@ -58,6 +70,7 @@ pub(crate) struct Shape {
     pub(crate) chunk: usize,
     pub(crate) max_batch: usize,
     pub(crate) max_waiting: usize,
+    pub(crate) device: Device,
     /// Advertised instead of the data socket's own address.
     pub(crate) data_address: Option<String>,
 }
@@ -71,6 +84,7 @@ impl Shape {
             chunk: 64,
             max_batch: 8,
             max_waiting: 64,
+            device: Device::Cpu,
             data_address: None,
         }
     }
@@ -92,7 +106,7 @@ impl Engine {
 
     pub(crate) async fn shaped(name: &str, shape: Shape) -> Self {
         let (model, thread) = load(&shape);
-        let settings = Settings { instance: name.to_owned(), stall_timeout: STALL };
+        let settings = Settings { instance: name.to_owned(), stall_timeout: STALL, tls: None };
         let data = listener().await;
         let mut instance = Instance::start(settings, secret(), model, data).expect("an instance");
         if let Some(address) = shape.data_address {
@@ -164,8 +178,7 @@ async fn listener() -> tokio::net::TcpListener {
     tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port")
 }
 
-fn load(shape: &Shape) -> (Model, SchedulerThread) {
-    let checkpoint = Checkpoint::open(shape.weights.path()).expect("a valid model");
+fn on_cpu(checkpoint: &Checkpoint, shape: &Shape) -> Box<dyn Backend> {
     let options = LoadOptions {
         compute: Compute::Fast,
         threads: 1,
@@ -173,7 +186,27 @@ fn load(shape: &Shape) -> (Model, SchedulerThread) {
         page_tokens: KvGeometry::PAGE_TOKENS,
         progress: &|_, _| {},
     };
-    let backend = shoal_model::load(&checkpoint, &options).expect("the model loads");
+    shoal_model::load(checkpoint, &options).expect("the model loads")
+}
+
+/// With the library's first choice for each product, so that two engines compute the same bits.
+fn on_gpu(checkpoint: &Checkpoint, shape: &Shape) -> Box<dyn Backend> {
+    let options = CudaOptions {
+        kv: KvMemory::Pages(shape.pages),
+        max_tokens: shape.chunk + shape.max_batch,
+        max_sequences: 3 * shape.max_batch,
+        max_context: checkpoint.config().max_context,
+        ..CudaOptions::default()
+    };
+    Box::new(CudaBackend::load(checkpoint, &options).expect("the model loads"))
+}
+
+fn load(shape: &Shape) -> (Model, SchedulerThread) {
+    let checkpoint = Checkpoint::open(shape.weights.path()).expect("a valid model");
+    let backend = match shape.device {
+        Device::Cpu => on_cpu(&checkpoint, shape),
+        Device::Gpu => on_gpu(&checkpoint, shape),
+    };
     let (geometry, config) = (*backend.geometry(), backend.config().clone());
     let fingerprint = Identity::fingerprint(&geometry, checkpoint.digest(), backend.numerics());
     let arena = Arc::clone(backend.arena());

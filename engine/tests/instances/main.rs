@@ -6,6 +6,7 @@ mod disaggregated;
 mod ends;
 mod faults;
 mod fleet;
+mod gpu;
 mod hostile;
 mod local;
 mod process;

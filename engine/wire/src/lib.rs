@@ -6,6 +6,8 @@
 //! gateway <──Watch───── every engine                         gRPC
 //! ```
 //!
+//! In a cluster gRPC runs within mutual TLS (`tls`).
+//!
 //! Nothing here knows HTTP dialects, Kubernetes or a model's arithmetic.
 
 pub mod auth;
@@ -13,6 +15,7 @@ pub mod fingerprint;
 pub mod frame;
 pub mod limits;
 pub mod page_key;
+pub mod tls;
 pub mod watch;
 
 /// Generated from `proto/engine.proto`.

@@ -6,7 +6,5 @@
         prefill<KV, DIM>(p);                                                                   \
     }
 
-PREFILL(prefill_bf16_64, bf16, 64)
-PREFILL(prefill_bf16_128, bf16, 128)
 PREFILL(prefill_f16_64, f16, 64)
 PREFILL(prefill_f16_128, f16, 128)

@@ -1,5 +1,6 @@
 // out[i][h][:] = softmax(scale * q[i][h] . K) V for the new tokens i of ragged sequences, each over the
-// tokens at or before its own position, and only the last `window` of them (0: all).
+// tokens at or before its own position, and only the last `window` of them (0: all). For pages of f16; those of
+// bf16 have prefill_hopper.cuh.
 //
 // q and out [tokens][q_heads][Dim] bf16; sequence b owns rows start[b] .. start[b + 1]; the page table's
 // length counts a sequence's tokens with the new ones, whose keys and values are already in the pages.

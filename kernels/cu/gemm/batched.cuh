@@ -81,7 +81,7 @@ __device__ __forceinline__ void consume(float (&acc)[S::kParts][S::kColumns / 2]
             for (int n = 0; n < S::kParts; ++n) wgmma::multiply(acc[n], a + k * 2, b + n * S::kColumns * 8 + k * 2);
         }
         wgmma::commit();
-        wgmma::wait();
+        wgmma::wait<0>();
         if (threadIdx.x % 32 == 0) barrier::arrive(&boxes.empty[stage]);
     }
 }

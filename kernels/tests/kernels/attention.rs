@@ -145,5 +145,9 @@ fn prefill_attends_causally_to_ragged_runs_with_and_without_a_prefix() {
 #[test]
 fn prefill_attends_to_a_long_prompt() {
     let Some(queue) = queue() else { return };
-    prefill::<bf16>(&queue, &[(1, 1), (1031, 1301)], [4, 1, 128], &[None, Some(512)]);
+    for dim in [64, 128] {
+        prefill::<bf16>(&queue, &[(1, 1), (1031, 1301)], [4, 1, dim], &[None, Some(512)]);
+        let windows = [None, Some(1), Some(64), Some(1000)];
+        prefill::<bf16>(&queue, &[(257, 4096), (2, 2)], [2, 1, dim], &windows);
+    }
 }

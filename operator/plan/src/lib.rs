@@ -11,6 +11,7 @@
 //! the outcome of a plan yields no step, so a plan may be applied late, twice or in part.
 
 mod backoff;
+mod certificates;
 mod draft;
 mod gateway;
 mod observed;
@@ -26,6 +27,9 @@ use jiff::Timestamp;
 use shoal_crds::ServingClusterSpec;
 
 pub use backoff::{CrashHistory, delay};
+pub use certificates::{
+    BACKDATED, Certificate, CertificatePlan, Certificates, Leaf, authority_lifetime, certificates,
+};
 pub use draft::{Action, Plan, Step, Wait};
 pub use observed::{Gateway, Instance, Observed, Phase, Role};
 pub use status::reason;
@@ -44,6 +48,8 @@ pub struct Cluster {
     pub spec: ServingClusterSpec,
     /// Container image of the instances; empty where they are programs of one machine.
     pub image: String,
+    /// Instances are to be within mutual TLS; false on one machine, and while a gateway that knows no TLS is left.
+    pub tls: bool,
     /// Bring everything down: gateway first, so that nothing is asked of an instance that goes away.
     pub stopping: bool,
 }
@@ -64,7 +70,7 @@ impl<'a> World<'a> {
     fn new(cluster: &'a Cluster, observed: &'a Observed, now: Timestamp) -> Self {
         let mut instances: Vec<&Instance> = observed.instances.iter().collect();
         instances.sort_by(|a, b| a.name.cmp(&b.name));
-        let template = Template::of(&cluster.spec, &cluster.image);
+        let template = Template { tls: cluster.tls, ..Template::of(&cluster.spec, &cluster.image) };
         Self {
             cluster,
             instances,

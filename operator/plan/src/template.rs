@@ -14,19 +14,22 @@ pub struct Template {
     /// Container image; empty where instances are programs of one machine.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// gRPC is within mutual TLS. No certificate is part of it: those change while the process runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 impl Template {
-    /// `image` is what the host starts where the spec names none.
+    /// Without TLS. `image` is what the host starts where the spec names none.
     pub fn of(spec: &ServingClusterSpec, image: &str) -> Self {
         let image = spec.engine.image.as_deref().unwrap_or(image).to_owned();
-        Self { model: spec.model.clone(), engine: spec.engine.clone(), image }
+        Self { model: spec.model.clone(), engine: spec.engine.clone(), image, tls: false }
     }
 
     /// 16 hex digits over every field that an engine is started with.
     pub fn hash(&self) -> String {
         // Destructured without a rest pattern: a new field must be placed here or the build fails.
-        let Self { model, engine, image } = self;
+        let Self { model, engine, image, tls } = self;
         let EngineSpec {
             device,
             threads,
@@ -41,8 +44,10 @@ impl Template {
             pod_template,
         } = engine;
         let pod = pod_template.as_ref().map(|PodTemplate(pod)| format!("\n{}", sorted(pod)));
+        // Nothing for a setting that is off, so that its coming replaced no process.
+        let tls = if *tls { "\ntls" } else { "" };
         digest(&format!(
-            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}{}",
+            "{}\n{device:?}\n{threads:?}\n{kv_memory}\n{max_batch}\n{chunk}\n{max_context:?}\n{image}{}{tls}",
             model_digest(model),
             pod.unwrap_or_default()
         ))

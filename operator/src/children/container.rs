@@ -1,4 +1,5 @@
-//! What the containers of both programs share: no rights, no writable disk, the fleet secret as a file.
+//! What the containers of both programs share: no rights, no writable disk, the fleet secret and the
+//! certificates as files.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -12,7 +13,7 @@ use k8s_openapi::{
 use shoal_crds::ModelSource;
 
 use super::secret;
-use crate::{fleet::Fleet, labels::Component};
+use crate::{fleet::Fleet, labels::Component, names::ObjectName};
 
 /// Ports of an engine, in the pod's own network.
 pub const GRPC_PORT: i32 = 7070;
@@ -26,14 +27,16 @@ const USER: i64 = 65532;
 /// The end of a crashed program's log becomes its termination message, which `observe` reads.
 pub(super) const LAST_WORDS: &str = "FallbackToLogsOnError";
 /// What users' parts of a pod may not touch.
-pub(super) const HELD_VOLUMES: [&str; 2] = [FLEET_VOLUME, MODEL_VOLUME];
-pub(super) const HELD_FOLDERS: [&str; 2] = [FLEET_FOLDER, MODEL_FOLDER];
+pub(super) const HELD_VOLUMES: [&str; 3] = [FLEET_VOLUME, MODEL_VOLUME, TLS_VOLUME];
+pub(super) const HELD_FOLDERS: [&str; 3] = [FLEET_FOLDER, MODEL_FOLDER, TLS_FOLDER];
 pub(super) const POD_IP_VARIABLE: &str = "POD_IP";
 
 const FLEET_VOLUME: &str = "fleet";
 const MODEL_VOLUME: &str = "model";
 pub(super) const MODEL_FOLDER: &str = "/var/lib/shoal/model";
 const FLEET_FOLDER: &str = "/etc/shoal/fleet";
+const TLS_VOLUME: &str = "tls";
+const TLS_FOLDER: &str = "/etc/shoal/tls";
 
 /// The restricted Pod Security Standard.
 pub(super) fn pod_security() -> PodSecurityContext {
@@ -59,12 +62,33 @@ pub(super) fn container_security() -> SecurityContext {
     }
 }
 
-/// Readable by the container's group alone.
 pub(super) fn fleet_volume(fleet: &Fleet) -> Volume {
+    secret_volume(FLEET_VOLUME, fleet.names().fleet_secret())
+}
+
+pub(super) fn fleet_mount() -> VolumeMount {
+    secret_mount(FLEET_VOLUME, FLEET_FOLDER)
+}
+
+/// The kubelet exchanges the files when the Secret changes, and the programs follow.
+pub(super) fn tls_volume(fleet: &Fleet) -> Volume {
+    secret_volume(TLS_VOLUME, fleet.names().certificate())
+}
+
+pub(super) fn tls_mount() -> VolumeMount {
+    secret_mount(TLS_VOLUME, TLS_FOLDER)
+}
+
+pub(super) fn tls_flags() -> Vec<String> {
+    flags([("--tls-dir", TLS_FOLDER)])
+}
+
+/// Readable by the container's group alone.
+fn secret_volume(name: &str, secret: ObjectName) -> Volume {
     Volume {
-        name: FLEET_VOLUME.to_owned(),
+        name: name.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(fleet.names().fleet_secret().into()),
+            secret_name: Some(secret.into()),
             default_mode: Some(0o440),
             ..SecretVolumeSource::default()
         }),
@@ -72,10 +96,10 @@ pub(super) fn fleet_volume(fleet: &Fleet) -> Volume {
     }
 }
 
-pub(super) fn fleet_mount() -> VolumeMount {
+fn secret_mount(name: &str, folder: &str) -> VolumeMount {
     VolumeMount {
-        name: FLEET_VOLUME.to_owned(),
-        mount_path: FLEET_FOLDER.to_owned(),
+        name: name.to_owned(),
+        mount_path: folder.to_owned(),
         read_only: Some(true),
         ..VolumeMount::default()
     }

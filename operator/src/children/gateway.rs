@@ -17,7 +17,7 @@ use shoal_plan::{GatewayTemplate, model_digest};
 
 use super::container::{
     HTTP_PORT, LAST_WORDS, container_security, flags, fleet_mount, fleet_volume, model_mount, model_path,
-    model_volume, pod_security, port, quantity, secret_file,
+    model_volume, pod_security, port, quantity, secret_file, tls_flags, tls_mount, tls_volume,
 };
 use super::{download, overlay::Overlay};
 use crate::{
@@ -66,14 +66,17 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
     let model = model_digest(&template.model);
     let mut metadata = ObjectMeta {
         labels: Some(labels::pod(fleet.name(), Component::Gateway, &model)),
-        annotations: Some(labels::map([(labels::FLEET_SECRET, secret_uid)])),
+        annotations: Some(labels::map([(labels::FLEET_SECRET, secret_uid), (labels::TLS, labels::MUTUAL)])),
         ..ObjectMeta::default()
     };
     let mut spec = PodSpec {
         init_containers: download::steps(fleet, &template.model.source),
         containers: vec![container(fleet, template, &model)],
         volumes: Some(
-            [Some(fleet_volume(fleet)), model_volume(&template.model.source)].into_iter().flatten().collect(),
+            [Some(fleet_volume(fleet)), model_volume(&template.model.source), Some(tls_volume(fleet))]
+                .into_iter()
+                .flatten()
+                .collect(),
         ),
         security_context: Some(pod_security()),
         service_account_name: Some(fleet.names().gateway().into()),
@@ -97,19 +100,21 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
 fn container(fleet: &Fleet, template: &GatewayTemplate, model: &str) -> Container {
     let gateway = &fleet.cluster.spec.gateway;
     let image = gateway.image.as_ref().unwrap_or(&fleet.surroundings.images.gateway);
+    let mut args = flags([
+        ("--listen", &format!("0.0.0.0:{HTTP_PORT}")),
+        ("--model", &model_path(&template.model.source)),
+        ("--model-name", &template.model.name),
+        ("--pods", &labels::callable(fleet.name(), model)),
+        ("--secret-file", &secret_file()),
+        ("--shutdown-grace", &STREAMS.to_string()),
+    ]);
+    args.extend(tls_flags());
     Container {
         name: Component::Gateway.container().to_owned(),
         image: Some(image.clone()),
         image_pull_policy: Some(fleet.pull_policy(gateway.image_pull_policy)),
         command: Some(vec!["shoal-gateway".to_owned()]),
-        args: Some(flags([
-            ("--listen", &format!("0.0.0.0:{HTTP_PORT}")),
-            ("--model", &model_path(&template.model.source)),
-            ("--model-name", &template.model.name),
-            ("--pods", &labels::callable(fleet.name(), model)),
-            ("--secret-file", &secret_file()),
-            ("--shutdown-grace", &STREAMS.to_string()),
-        ])),
+        args: Some(args),
         ports: Some(vec![ContainerPort {
             name: Some("http".to_owned()),
             container_port: HTTP_PORT,
@@ -135,7 +140,10 @@ fn container(fleet: &Fleet, template: &GatewayTemplate, model: &str) -> Containe
         security_context: Some(container_security()),
         termination_message_policy: Some(LAST_WORDS.to_owned()),
         volume_mounts: Some(
-            [Some(fleet_mount()), model_mount(&template.model.source)].into_iter().flatten().collect(),
+            [Some(fleet_mount()), model_mount(&template.model.source), Some(tls_mount())]
+                .into_iter()
+                .flatten()
+                .collect(),
         ),
         ..Container::default()
     }

@@ -13,6 +13,7 @@ use shoal_plan::{CrashHistory, DRAIN_TIMEOUT, Role, START_TIMEOUT, Template, mod
 use super::container::{
     DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, container_security, flags, fleet_mount,
     fleet_volume, model_mount, model_path, model_volume, pod_ip, pod_security, port, quantity, secret_file,
+    tls_flags, tls_mount, tls_volume,
 };
 use super::{download, overlay::Overlay};
 use crate::{
@@ -47,11 +48,24 @@ pub fn pod(fleet: &Fleet, instance: &Instance<'_>, template: &Template) -> Pod {
         (labels::TEMPLATE, &template.hash()),
         (labels::CRASHES, &crashes.count.to_string()),
     ]));
+    if template.tls {
+        metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(labels::TLS.to_owned(), labels::MUTUAL.to_owned());
+    }
     let mut spec = PodSpec {
         init_containers: download::steps(fleet, &template.model.source),
         containers: vec![container],
         volumes: Some(
-            [Some(fleet_volume(fleet)), model_volume(&template.model.source)].into_iter().flatten().collect(),
+            [
+                Some(fleet_volume(fleet)),
+                model_volume(&template.model.source),
+                template.tls.then(|| tls_volume(fleet)),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
         ),
         security_context: Some(pod_security()),
         automount_service_account_token: Some(false),
@@ -87,7 +101,7 @@ fn spread(fleet: &Fleet) -> TopologySpreadConstraint {
 
 fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
     // Destructured without a rest pattern: a field that is not handed on must not compile.
-    let Template { model, engine, image } = template;
+    let Template { model, engine, image, tls } = template;
     let shoal_crds::EngineSpec {
         device: shoal_crds::Device::Cpu,
         threads,
@@ -115,6 +129,9 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
         ("--chunk", &chunk.to_string()),
         ("--drain-timeout", &DRAIN_TIMEOUT.as_secs().to_string()),
     ]);
+    if *tls {
+        args.extend(tls_flags());
+    }
     args.extend(threads.iter().flat_map(|threads| flags([("--threads", &threads.to_string())])));
     args.extend(max_context.iter().flat_map(|tokens| flags([("--max-context", &tokens.to_string())])));
     Container {
@@ -138,7 +155,10 @@ fn container(fleet: &Fleet, pod_name: &str, template: &Template) -> Container {
         security_context: Some(container_security()),
         termination_message_policy: Some(LAST_WORDS.to_owned()),
         volume_mounts: Some(
-            [Some(fleet_mount()), model_mount(&model.source)].into_iter().flatten().collect(),
+            [Some(fleet_mount()), model_mount(&model.source), tls.then(tls_mount)]
+                .into_iter()
+                .flatten()
+                .collect(),
         ),
         ..Container::default()
     }

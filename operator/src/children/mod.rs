@@ -8,6 +8,7 @@
 
 mod access;
 mod budget;
+mod certificates;
 mod container;
 mod download;
 mod gateway;
@@ -36,6 +37,7 @@ use shoal_plan::GatewayTemplate;
 
 use crate::{fleet::Fleet, labels};
 
+pub use certificates::{authority_secret, certificate_secret};
 pub use container::{GRPC_PORT, METRICS_PORT};
 pub use instance::{Instance, pod as instance_pod};
 pub use overlay::{Overlay, OverlayError};
@@ -77,7 +79,7 @@ pub struct Prepared;
 #[derive(Debug)]
 pub struct Applied;
 
-/// Every object of a cluster but its pods and its secret.
+/// Every object of a cluster but its pods and its secrets.
 #[derive(Debug)]
 pub struct Children<Stage> {
     pub prefill_role: ServingRole,

@@ -1,4 +1,5 @@
-//! Who may talk to whom. Engines speak plain gRPC and data frames, so only their own fleet reaches them.
+//! Who may talk to whom. Only an engine's own fleet reaches it, so that a certificate or the fleet secret
+//! in wrong hands is not enough.
 
 use k8s_openapi::{
     api::networking::v1::{

@@ -1,7 +1,7 @@
 //! The fleet secret: 32 random bytes that gateways and engines of one cluster share.
 //!
 //! Created once and never changed: server-side apply would replace the value that running processes hold. If
-//! somebody deletes it, a new one is made, gateways roll, and engines that answer no more are replaced.
+//! somebody deletes it, a new one is made for the pods that come; those that run keep the old one.
 //!
 //! It is not marked immutable: a kubelet stops watching such a secret, and would go on mounting the value of a
 //! deleted one into new pods for as long as an old pod of its node uses the name.

@@ -24,6 +24,7 @@ pub(crate) fn surroundings() -> Surroundings {
             pull_policy: "IfNotPresent".to_owned(),
         },
         operator_namespace: "shoal-system".to_owned(),
+        certificate_lifetime: jiff::SignedDuration::from_hours(30 * 24),
     }
 }
 
@@ -42,7 +43,8 @@ pub(crate) fn fleet() -> Fleet {
 }
 
 pub(crate) fn template(fleet: &Fleet) -> Template {
-    Template::of(&fleet.cluster.spec, &fleet.cluster.image)
+    let shoal_plan::Cluster { spec, image, tls, .. } = &fleet.cluster;
+    Template { tls: *tls, ..Template::of(spec, image) }
 }
 
 pub(crate) fn children(fleet: &Fleet) -> Children<Prepared> {

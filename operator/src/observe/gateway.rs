@@ -22,6 +22,8 @@ pub struct GatewayPod {
     restarts: u32,
     /// Its own readiness is `/ready`: a request sent now would be answered.
     ready: bool,
+    /// It calls engines within mutual TLS where they are so.
+    tls: bool,
     pub(super) version: Option<String>,
 }
 
@@ -37,6 +39,7 @@ impl GatewayPod {
             state: pod::state(pod, Component::Gateway.as_str()),
             restarts: pod::restarts(pod, Component::Gateway.as_str()),
             ready: is_ready(pod),
+            tls: pod::knows_tls(pod),
             version: pod.metadata.resource_version.clone(),
         })
     }
@@ -92,6 +95,11 @@ pub(super) fn facts(fleet: &Fleet, deployment: &Deployment, pods: &[Arc<GatewayP
         endpoint: format!("http://{}.{}.svc:{port}/v1", fleet.names().gateway(), fleet.namespace),
         template,
     }
+}
+
+/// No gateway is left that was started without certificates.
+pub(super) fn all_know_tls(pods: &[Arc<GatewayPod>]) -> bool {
+    pods.iter().all(|pod| pod.tls)
 }
 
 /// A model other than the Deployment's, while a pod still speaks it.

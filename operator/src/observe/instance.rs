@@ -37,6 +37,8 @@ pub struct InstanceFacts {
     pub labels: BTreeMap<String, String>,
     /// gRPC, once the pod has an address.
     pub address: Option<String>,
+    /// gRPC is within mutual TLS, as the engine was started.
+    pub tls: bool,
 }
 
 impl InstanceFacts {
@@ -50,7 +52,8 @@ impl InstanceFacts {
         let address = self.address.clone().filter(|_| self.runs())?;
         let State::Started { since } = self.state else { return None };
         let Identity { name, uid, .. } = self.identity.clone();
-        Some(Target { pod: name, uid, address, since, role: self.role, draining: self.draining.is_some() })
+        let (role, draining, tls) = (self.role, self.draining.is_some(), self.tls);
+        Some(Target { pod: name, uid, address, since, role, draining, tls })
     }
 
     /// Where its fetching step tells how far it is.
@@ -104,6 +107,7 @@ impl InstanceFacts {
             crashes: crashes(inherited, &state, pod::restarts(pod, ENGINE_CONTAINER)),
             draining: notes.get(labels::DRAINING_SINCE).and_then(|text| text.parse().ok()),
             address: address(pod),
+            tls: pod::knows_tls(pod),
             labels: marks.clone(),
             state,
         })

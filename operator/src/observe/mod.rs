@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! caches (watches) ─┐
-//! live Secret ──────┼─> Facts ── engines' answers ──> Observed, for the planner
+//! live Secrets ─────┼─> Facts ── engines' answers ──> Observed, for the planner
 //! ```
 //!
 //! Objects belong to a cluster by the UID of their controller; a label only brings them into the cache.
 
+mod certificates;
 mod gateway;
 mod instance;
 mod phase;
@@ -26,12 +27,15 @@ use crate::{
     actuate::{Answer, SILENCE},
     cache::{Cache, Live},
     calls::{Calls, Identity},
+    certificates::Identities,
     children::SECRET_KEY,
+    clock,
     error::{CallError, Class},
     fleet::Fleet,
     secrets::Secrets,
 };
 
+pub use certificates::{BUNDLE, CERTIFICATE, KEY, SeenAuthority, SeenCertificates, SeenLeaf};
 pub use gateway::{GatewayFacts, GatewayPod};
 pub use instance::InstanceFacts;
 pub(crate) use phase::has_role;
@@ -96,6 +100,9 @@ pub struct Facts {
     pub gateway: Option<GatewayFacts>,
     pub live: Live,
     pub secret: Option<SeenSecret>,
+    pub certificates: SeenCertificates,
+    /// Instances are to be within TLS.
+    pub tls: bool,
     pub status: Option<ServingClusterStatus>,
 }
 
@@ -141,6 +148,7 @@ fn unreachable(instance: &mut Instance) {
 pub async fn observe(
     cache: &Cache,
     secrets: &Secrets,
+    identities: &Identities,
     calls: &Calls,
     fleet: &Fleet,
     status: Option<ServingClusterStatus>,
@@ -167,7 +175,28 @@ pub async fn observe(
             None => None,
         },
     };
-    Ok(Facts { instances, superseded, gateway, live, secret, status })
+    let certificates = match identities.recent(&fleet.uid, at_rest) {
+        Some(known) => known,
+        None => identities.remember(&fleet.uid, read_certificates(calls, fleet).await?),
+    };
+    // A gateway of an earlier release cannot reach an instance within TLS: those are made when the last such gateway
+    // is gone. From then on nothing leads back.
+    let tls = instances.iter().any(|instance| instance.tls) || gateway::all_know_tls(&gateways);
+    Ok(Facts { instances, superseded, gateway, live, secret, certificates, tls, status })
+}
+
+async fn read_certificates(calls: &Calls, fleet: &Fleet) -> Result<SeenCertificates, ObserveError> {
+    let names = fleet.names();
+    let authority = owned_secret(calls, fleet, names.authority().into()).await?;
+    let leaf = owned_secret(calls, fleet, names.certificate().into()).await?;
+    Ok(SeenCertificates::of(fleet, authority.as_ref(), leaf.as_ref(), clock::now()))
+}
+
+async fn owned_secret(calls: &Calls, fleet: &Fleet, name: String) -> Result<Option<Secret>, ObserveError> {
+    match calls.get::<Secret>(&fleet.namespace, &name).await? {
+        Some(found) if !fleet.controls(&found.metadata) => Err(ObserveError::ForeignSecret { name }),
+        found => Ok(found),
+    }
 }
 
 /// A ServingRole that the cache does not have may be there all the same, and its count would be lost.

@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde::{Deserialize, Serialize};
 use shoal_plan::last_words;
 
-use crate::clock;
+use crate::{clock, labels};
 
 pub const ENGINE_CONTAINER: &str = "engine";
 pub const FETCH_CONTAINER: &str = "fetch";
@@ -97,6 +97,13 @@ fn fetching(status: &PodStatus, created: Timestamp) -> Option<State> {
         }
         _ => None,
     }
+}
+
+/// Whether its program was started with certificates, as was noted when the pod was made. It is never found out by
+/// trying.
+pub(super) fn knows_tls(pod: &WatchedPod) -> bool {
+    let notes = pod.metadata.annotations.as_ref();
+    notes.and_then(|notes| notes.get(labels::TLS)).is_some_and(|how| how == labels::MUTUAL)
 }
 
 /// Times that the node has started the container again.

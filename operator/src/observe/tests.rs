@@ -7,7 +7,7 @@ use shoal_plan::{Phase, Role};
 use shoal_wire::rpc;
 use std::{sync::Arc, time::Duration};
 
-use super::{Facts, GatewayPod, InstanceFacts, instance, phase, pod, pod::State};
+use super::{Facts, GatewayPod, InstanceFacts, SeenCertificates, instance, phase, pod, pod::State};
 use crate::{
     actuate::Answer,
     cache::Live,
@@ -208,6 +208,8 @@ fn seen(second_silent_seconds: u64, serving: bool) -> Vec<&'static str> {
         )),
         live: Live::default(),
         secret: None,
+        certificates: SeenCertificates::default(),
+        tls: true,
         status: None,
     };
     let decode = Some((rpc::Role::Decode, false, 0));

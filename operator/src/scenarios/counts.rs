@@ -74,8 +74,8 @@ async fn a_role_that_was_scaled_is_followed_and_nothing_is_written_over_it() {
 async fn an_edit_of_the_cluster_wins_over_an_earlier_scaling_on_the_role_as_it_was_seen() {
     let script = vec![
         gets_secret(),
-        follows(2),
         asks_cluster(&edited(2)),
+        follows(2),
         creates("chat-2-1", "decode"),
         publishes(|status| assert_eq!(status["decode"]["summary"], "0/2")),
     ];
@@ -88,6 +88,7 @@ async fn a_scaling_that_was_not_seen_is_not_overwritten_and_nothing_else_is_done
     let conflict = writes_role(Answer::Error(409, "Conflict"));
     let script = vec![
         gets_secret(),
+        asks_cluster(&edited(2)),
         conflict,
         publishes(|status| {
             assert_eq!(*condition(status, "Stalled"), Value::Null);

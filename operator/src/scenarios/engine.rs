@@ -12,9 +12,10 @@ use shoal_wire::{
         SetRoleRequest, WatchEvent, WatchRequest,
         engine_server::{Engine, EngineServer},
     },
+    tls::{Identity, Material},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -37,19 +38,29 @@ impl Drop for Running {
     }
 }
 
-/// Serves as the engine of the pod of that name, at that address.
-pub(super) async fn start(pod: &str, address: SocketAddr, secret: FleetSecret) -> Running {
+/// Serves as the engine of the pod of that name, at that address; within TLS if it has material for that.
+pub(super) async fn start(
+    pod: &str,
+    address: SocketAddr,
+    secret: FleetSecret,
+    tls: Option<&Material>,
+) -> Running {
     let role = i32::from(shoal_wire::rpc::Role::Mixed);
     let state = EngineState { instance: pod.to_owned(), role, ..EngineState::default() };
     let state = Arc::new(Mutex::new(state));
     let engine = FakeEngine { state: Arc::clone(&state), secret };
     let listener = TcpListener::bind(address).await.unwrap();
-    let incoming = futures::stream::unfold(listener, async |listener| {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        Some((accepted, listener))
-    });
     let server = tonic::transport::Server::builder().add_service(EngineServer::new(engine));
-    let serving = tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    let serving = match tls {
+        Some(material) => {
+            let incoming = Identity::new(material).unwrap().incoming(listener);
+            tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+        }
+        None => {
+            let incoming = TcpIncoming::from(listener);
+            tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+        }
+    };
     Running { state, serving }
 }
 

@@ -115,6 +115,7 @@ async fn a_refusal_is_named_by_what_refuses() {
     ] {
         let script = vec![
             gets_secret(),
+            asks_cluster(&cluster()),
             on(&pods(), Answer::Refusal(message)),
             creates("chat-1-1", "decode"),
             publishes(move |status| {

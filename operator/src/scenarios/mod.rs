@@ -1,5 +1,6 @@
 //! A scripted API server: exactly which calls one look makes, in which order, with which words in them.
 
+mod certificates;
 mod counts;
 mod engine;
 mod instances;
@@ -12,21 +13,23 @@ use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use shoal_crds::{ServingCluster, ServingRole};
 use shoal_plan::Role;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::cache::Cache;
 use crate::calls::Calls;
-use crate::children::tests::{SECRET_UID, children, cluster, fleet, pod, surroundings};
+use crate::certificates::made_at;
+use crate::children::tests::{SECRET_UID, UID, children, cluster, fleet, pod, surroundings};
 use crate::children::{Children, known};
 use crate::context::Context;
 use crate::error::Class;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
+use crate::observe::SeenCertificates;
 use crate::reconcile::{ReconcileError, reconcile};
 
 use server::{Answer, Exchange, on, server};
 
-/// One look at `cluster` with `cache`, against a server that answers as the script says.
+/// One look at `cluster` with `cache`, against a server that answers as the script says. The certificates are known.
 async fn look(
     cluster: &ServingCluster,
     cache: Cache,
@@ -44,16 +47,36 @@ async fn counted(
     leadership: Leadership,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
+    let [authority, leaf] = known_certificates();
+    let seen = SeenCertificates::of(&fleet(), Some(authority), Some(leaf), crate::clock::now());
+    look_knowing(cluster, cache, leadership, Some(seen), script).await
+}
+
+/// The same, for a process that has not read the certificates if there are none.
+async fn look_knowing(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    certificates: Option<SeenCertificates>,
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
+    certificates.map(|seen| context.identities.remember(UID, seen));
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
     let count = calls.count();
     drop((context, calls));
     serving.await.unwrap();
     (outcome, metrics, count)
+}
+
+/// The same in all tests, because making keys takes time.
+fn known_certificates() -> &'static [Secret; 2] {
+    static KNOWN: OnceLock<[Secret; 2]> = OnceLock::new();
+    KNOWN.get_or_init(|| made_at(&fleet(), crate::clock::now()))
 }
 
 const SHOAL: &str = "/apis/shoal.dev/v1alpha1";
@@ -124,15 +147,29 @@ fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn a_new_cluster_gets_secret_furniture_and_instances_in_this_order_and_its_status_last() {
+async fn a_new_cluster_gets_secrets_furniture_and_instances_in_this_order_and_its_status_last() {
+    let missing =
+        |object: &str| on(&format!("GET {}", path("/api/v1", object)), Answer::Error(404, "NotFound"));
+    let creates_secret = |name: &'static str| {
+        on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(move |_, sent| {
+            assert_eq!(
+                (&sent["metadata"]["name"], &sent["type"]),
+                (&json!(name), &json!("kubernetes.io/tls"))
+            );
+        })
+    };
     let mut script: Vec<Exchange> = ["prefill", "decode"].map(no_role).into();
     script.extend([
-        on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
+        missing("secrets/chat-fleet"),
+        missing("secrets/chat-ca"),
+        missing("secrets/chat-tls"),
         asks_cluster(&cluster()),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored).checking(|query, sent| {
             assert!(query.contains("fieldManager=shoal-operator"), "{query}");
             assert!(sent["data"]["secret"].is_string(), "{sent}");
         }),
+        creates_secret("chat-tls"),
+        creates_secret("chat-ca"),
     ]);
     for (group, object) in GROUPS {
         script.push(on(&format!("GET {}", path(group, object)), Answer::Error(404, "NotFound")));
@@ -150,8 +187,13 @@ async fn a_new_cluster_gets_secret_furniture_and_instances_in_this_order_and_its
             assert_eq!(status["decode"]["summary"], "0/1");
         }),
     ]);
-    let (outcome, _) = look(&cluster(), Cache::of(Vec::new(), None), Leadership::held(1), script).await;
+    let cache = Cache::of(Vec::new(), None);
+    let (outcome, metrics, _) = look_knowing(&cluster(), cache, Leadership::held(1), None, script).await;
     outcome.unwrap();
+    let metric = "shoal_operator_certificate_expiration_timestamp_seconds ";
+    let page = metrics.render();
+    let ends = page.lines().find_map(|line| line.strip_prefix(metric)).unwrap().parse::<i64>().unwrap();
+    assert!((29..=30).contains(&((ends - crate::clock::now().as_second()) / 86_400)), "{ends}");
 }
 
 /// A pod as the API server would have it.
@@ -279,7 +321,8 @@ async fn a_cluster_that_is_gone_is_not_made_again_though_the_cache_has_it_still(
 async fn nothing_is_made_of_a_spec_that_is_out_of_date() {
     let mut newer = cluster();
     newer.metadata.generation = Some(2);
-    let script = vec![gets_secret(), asks_cluster(&newer), publishes(|_| ())];
+    // Each of the two creations asks, because neither got a yes.
+    let script = vec![gets_secret(), asks_cluster(&newer), asks_cluster(&newer), publishes(|_| ())];
     let cache = Cache::of(Vec::new(), Some(&children(&fleet())));
     let (outcome, _) = look(&cluster(), cache, Leadership::held(1), script).await;
     assert_eq!(outcome.unwrap_err().class(), Class::Conflict);

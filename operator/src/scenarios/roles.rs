@@ -11,6 +11,7 @@ use crate::children::SECRET_KEY;
 use crate::children::tests::{children, cluster, fleet};
 use crate::lease::Leadership;
 
+use super::certificates::material;
 use super::server::{Answer, on};
 use super::{both, engine, gets_secret, known_secret, live, look, path, publishes, taking_away};
 
@@ -22,7 +23,7 @@ async fn engines(net: u8, pods: &mut [Pod]) -> Vec<engine::Running> {
         let address = SocketAddr::from(([127, 7, net, number as u8 + 1], 7070));
         pod.status.as_mut().unwrap().pod_ip = Some(address.ip().to_string());
         let name = pod.metadata.name.clone().unwrap();
-        running.push(engine::start(&name, address, secret.clone()).await);
+        running.push(engine::start(&name, address, secret.clone(), Some(&material())).await);
     }
     running
 }

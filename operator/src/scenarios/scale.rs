@@ -11,6 +11,7 @@ use shoal_plan::Role;
 use crate::cache::Cache;
 use crate::children::tests::{children, cluster, surroundings};
 use crate::children::{Children, Prepared};
+use crate::labels;
 use crate::lease::Leadership;
 use crate::validate::validate;
 
@@ -37,8 +38,16 @@ fn furniture(cluster: &ServingCluster) -> Children<Prepared> {
 
 /// Half of them prefill, none of them started yet.
 fn instances(count: usize) -> Vec<Pod> {
-    let role = |number| if number % 2 == 0 { Role::Prefill } else { Role::Decode };
-    (0..count).map(|number| live(&format!("chat-{number}"), role(number), false)).collect()
+    let alike = [Role::Prefill, Role::Decode].map(|role| live("chat-0", role, false));
+    let named = |number: usize| {
+        let mut pod = alike[number % 2].clone();
+        let name = format!("chat-{number}");
+        pod.metadata.name = Some(format!("{name}-1"));
+        pod.metadata.uid = Some(format!("uid-{name}"));
+        pod.metadata.labels.as_mut().unwrap().insert(labels::INSTANCE.to_owned(), name);
+        pod
+    };
+    (0..count).map(named).collect()
 }
 
 fn goes_on_at_once(outcome: &Action) -> bool {
@@ -51,13 +60,15 @@ async fn a_new_cluster_of_a_thousand_instances_is_made_by_looks_of_bounded_calls
         no_role("prefill"),
         no_role("decode"),
         on(&format!("GET {}", secret_path()), Answer::Error(404, "NotFound")),
+        asks_cluster(&sized(500, 500)),
         on(&format!("POST {}", path("/api/v1", "secrets")), Answer::Stored),
     ];
     for (group, object) in GROUPS {
         script.push(on(&format!("GET {}", path(group, object)), Answer::Error(404, "NotFound")));
         script.push(on(&format!("PATCH {}", path(group, object)), Answer::Stored));
     }
-    script.extend((0..STEPS).map(|_| on(&pods(), Answer::Stored)));
+    // One step is the gateway, which came with the furniture.
+    script.extend((1..STEPS).map(|_| on(&pods(), Answer::Stored)));
     script.push(publishes(|status| assert_eq!(status["decode"]["summary"], "0/500")));
     let cache = Cache::of(Vec::new(), None);
     let (outcome, _, calls) = counted(&sized(500, 500), cache, Leadership::held(1), script).await;
@@ -67,7 +78,7 @@ async fn a_new_cluster_of_a_thousand_instances_is_made_by_looks_of_bounded_calls
 
 #[tokio::test]
 async fn the_rest_is_made_on_what_is_seen_then_and_no_instance_twice() {
-    let mut script = vec![gets_secret()];
+    let mut script = vec![gets_secret(), asks_cluster(&sized(500, 500))];
     script.extend((0..1000 - 900).map(|_| {
         on(&pods(), Answer::Stored).checking(|_, sent| {
             let name = sent["metadata"]["name"].as_str().unwrap();
@@ -136,7 +147,7 @@ async fn a_look_at_a_thousand_instances_with_nothing_to_do_reads_one_secret() {
 async fn labels_that_somebody_took_from_a_thousand_pods_are_given_back_by_looks_of_bounded_calls() {
     let mut bare = instances(1000);
     for pod in &mut bare {
-        pod.metadata.labels.as_mut().unwrap().remove("shoal.dev/instance");
+        pod.metadata.labels.as_mut().unwrap().remove(labels::INSTANCE);
     }
     let mut script = vec![gets_secret()];
     let marks =

@@ -31,7 +31,7 @@ pub(crate) fn concerns(object: &ObjectReference, cluster: &str) -> bool {
     let is_word =
         |word: &str| rest == word || (rest.starts_with(word) && rest[word.len()..].starts_with('-'));
     is_word("gateway")
-        || ["instances", "fleet"].contains(&rest)
+        || ["instances", "fleet", "prefill", "decode"].contains(&rest)
         || rest.split_once('-').is_some_and(|(instance, attempt)| number(instance) && number(attempt))
 }
 
@@ -52,6 +52,7 @@ mod tests {
             ("ReplicaSet", "chat-gateway-5d9f", true),
             ("Deployment", "chat-gateway", true),
             ("NetworkPolicy", "chat-instances", true),
+            ("ServingRole", "chat-decode", true),
             ("Pod", "chat-gateways-1", false),
             ("Pod", "other-0-1", false),
         ] {

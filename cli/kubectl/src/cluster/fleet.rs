@@ -82,8 +82,10 @@ impl Fleet {
     }
 }
 
+/// Its program runs now; while a crashed one waits, the pod itself still counts as running.
 fn is_running(pod: &Pod) -> bool {
-    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+    let mut statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.any(|found| found.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
 pub(crate) fn component(pod: &Pod) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use kube::ResourceExt as _;
-use shoal_terminal::{conversation::Wishes, failure::Failure};
+use shoal_terminal::{conversation::Wishes, failure::Failure, http::HttpError};
 
 use super::Verdict;
 use crate::cluster::{Gateway, Scope, Unseen, named};
@@ -51,6 +51,10 @@ impl Chat {
 }
 
 async fn first(gateway: &Gateway) -> Result<String, Failure> {
-    let model = gateway.model().await.map_err(|error| Failure::failed(error.to_string()))?;
+    let model = gateway.model().await.map_err(|error| match &error {
+        // The API server's: a gateway of a cluster asks for no key.
+        HttpError::Refused { status: 403, message } => Failure::not_found(message),
+        error => Failure::failed(error.to_string()),
+    })?;
     model.ok_or_else(|| Failure::failed("the gateway lists no model"))
 }

@@ -28,6 +28,9 @@ async fn gateway(connection: &Connection, fleet: &Fleet) -> Check {
     let Some(service) = service else {
         return Check::fail(SUBJECT, "it has no Service", "the operator makes it: see its check above");
     };
+    if !ready(fleet).any(|pod| !pod.is_instance()) {
+        return Check::fail(SUBJECT, "no pod of it is ready", "see the checks of pods above");
+    }
     match Gateway::of(connection, &service).get("/health_generate", ONE_TOKEN).await {
         Ok((200, body)) => Check::ok(SUBJECT, format!("made a token: {}", brief(&body))),
         Ok((403, _)) => {
@@ -61,17 +64,21 @@ fn brief(body: &str) -> String {
     }
 }
 
+fn ready(fleet: &Fleet) -> impl Iterator<Item = PodView> {
+    fleet.pods.iter().map(|pod| PodView::of(pod, None)).filter(PodView::is_ready)
+}
+
 /// Engines that run and whose metrics cannot be had.
 fn engines(fleet: &Fleet) -> Check {
     const SUBJECT: &str = "engines";
-    let running = fleet.pods.iter().filter(|pod| {
-        let view = PodView::of(pod, None);
-        view.is_instance() && view.is_ready()
-    });
-    let silent: Vec<String> =
-        running.clone().map(|pod| pod.name_any()).filter(|name| !fleet.figures.contains_key(name)).collect();
+    let asked: Vec<PodView> = ready(fleet).filter(PodView::is_instance).collect();
+    if asked.is_empty() {
+        return Check::unseen(SUBJECT, "none is ready to be asked");
+    }
+    let names = asked.iter().map(|pod| pod.pod.as_str());
+    let silent: Vec<&str> = names.filter(|name| !fleet.figures.contains_key(*name)).collect();
     if silent.is_empty() {
-        return Check::ok(SUBJECT, format!("{} that are ready answer", running.count()));
+        return Check::ok(SUBJECT, format!("{} that are ready answer", asked.len()));
     }
     if let Some(line) = fleet.unseen.lines().iter().find(|line| line.contains("pods/proxy")) {
         return Check::unseen(SUBJECT, line);

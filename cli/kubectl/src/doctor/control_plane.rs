@@ -8,7 +8,7 @@ use k8s_openapi::{
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, Error, ResourceExt as _, api::ListParams, client::Body};
-use shoal_crds::{CustomResourceExt as _, ServingCluster, labels};
+use shoal_crds::{CustomResourceExt as _, ServingCluster, ServingRole, labels};
 use shoal_terminal::{age, failure::Failure};
 
 use super::Check;
@@ -21,6 +21,7 @@ const OLDEST_MINOR: u32 = 33;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Beyond it, ages are worth no trust.
 const SKEW_SECONDS: i64 = 5;
+const DEFINITION: &str = "definition";
 const INSTALL: &str = "helm install shoal charts/shoal --namespace shoal-system --create-namespace";
 
 /// Version and clock of the API server, and its time.
@@ -73,31 +74,33 @@ fn clock(here: Timestamp, there: Option<Timestamp>) -> Check {
     )
 }
 
-/// Whether the resource is there, and is the one that this command knows.
-pub(super) async fn definition(connection: &Connection) -> Check {
-    const SUBJECT: &str = "definition";
-    let wanted = ServingCluster::crd();
+/// Whether the resources are there, and are those that this command knows.
+pub(super) async fn definitions(connection: &Connection) -> Vec<Check> {
+    let wanted = [ServingCluster::crd(), ServingRole::crd()];
+    futures::future::join_all(wanted.iter().map(|wanted| definition(connection, wanted))).await
+}
+
+async fn definition(connection: &Connection, wanted: &CustomResourceDefinition) -> Check {
+    let name = wanted.name_any();
     let api: Api<CustomResourceDefinition> = Api::all(connection.client.clone());
-    match tokio::time::timeout(PATIENCE, api.get(&wanted.name_any())).await {
-        Ok(Ok(found)) if schema(&found) == schema(&wanted) => {
-            Check::ok(SUBJECT, format!("{} is of this version", wanted.name_any()))
+    match tokio::time::timeout(PATIENCE, api.get(&name)).await {
+        Ok(Ok(found)) if schema(&found) == schema(wanted) => {
+            Check::ok(DEFINITION, format!("{name} is of this version"))
         }
         Ok(Ok(_)) => Check::note(
-            SUBJECT,
-            format!(
-                "{} is another version than this command ({})",
-                wanted.name_any(),
-                env!("CARGO_PKG_VERSION")
-            ),
+            DEFINITION,
+            format!("{name} is another version than this command ({})", env!("CARGO_PKG_VERSION")),
             "helm upgrade shoal, or use the kubectl-shoal of the installed release",
         ),
-        Ok(Err(Error::Api(status))) if status.code == 404 => {
-            Check::fail(SUBJECT, format!("{} is not installed", wanted.name_any()), INSTALL)
-        }
-        Ok(Err(Error::Api(status))) if status.code == 403 => discovered(connection).await,
-        Ok(Err(error)) => Check::unseen(SUBJECT, words(&error)),
-        Err(_) => Check::unseen(SUBJECT, "no answer"),
+        Ok(Err(Error::Api(status))) if status.code == 404 => absent(&name),
+        Ok(Err(Error::Api(status))) if status.code == 403 => discovered(connection, wanted).await,
+        Ok(Err(error)) => Check::unseen(DEFINITION, words(&error)),
+        Err(_) => Check::unseen(DEFINITION, "no answer"),
     }
+}
+
+fn absent(name: &str) -> Check {
+    Check::fail(DEFINITION, format!("{name} is not installed"), INSTALL)
 }
 
 /// The schema as data, because the API server writes some of its defaults down.
@@ -107,17 +110,16 @@ fn schema(definition: &CustomResourceDefinition) -> Option<serde_json::Value> {
 }
 
 /// Everybody may ask which resources there are.
-async fn discovered(connection: &Connection) -> Check {
+async fn discovered(connection: &Connection, wanted: &CustomResourceDefinition) -> Check {
+    let plural = &wanted.spec.names.plural;
     match connection.client.list_api_group_resources(shoal_crds::API_VERSION).await {
-        Ok(found) if found.resources.iter().any(|one| one.name == "servingclusters") => Check::ok(
-            "definition",
-            "servingclusters is served; its version is unseen (forbidden: get customresourcedefinitions)",
+        Ok(found) if found.resources.iter().any(|one| &one.name == plural) => Check::ok(
+            DEFINITION,
+            format!("{plural} is served; its version is unseen (forbidden: get customresourcedefinitions)"),
         ),
-        Ok(_) => Check::fail("definition", "servingclusters is not installed", INSTALL),
-        Err(Error::Api(status)) if status.code == 404 => {
-            Check::fail("definition", "servingclusters is not installed", INSTALL)
-        }
-        Err(error) => Check::unseen("definition", words(&error)),
+        Ok(_) => absent(&wanted.name_any()),
+        Err(Error::Api(status)) if status.code == 404 => absent(&wanted.name_any()),
+        Err(error) => Check::unseen(DEFINITION, words(&error)),
     }
 }
 

@@ -66,9 +66,9 @@ pub(crate) async fn installation(
     operator_namespace: &str,
 ) -> Result<Vec<Check>, Failure> {
     let (mut checks, now) = control_plane::server(connection).await?;
-    checks.push(control_plane::definition(connection).await);
+    checks.extend(control_plane::definitions(connection).await);
     checks.extend(control_plane::operator(connection, operator_namespace, now).await);
-    checks.extend(rights::rights(connection).await);
+    checks.push(rights::rights(connection).await);
     Ok(checks)
 }
 

@@ -58,7 +58,7 @@ fn pods(view: &FleetView) -> Vec<Check> {
             "see the operator and the events: kubectl shoal events",
         )];
     }
-    let checks: Vec<Check> = view.pods.iter().filter_map(pod).collect();
+    let checks: Vec<Check> = view.pods.iter().filter_map(|pod| of_pod(view, pod)).collect();
     if checks.is_empty() {
         let instances = view.pods.iter().filter(|pod| pod.is_instance()).count();
         let found = format!("{instances} instances and {} gateways run", view.pods.len() - instances);
@@ -68,13 +68,17 @@ fn pods(view: &FleetView) -> Vec<Check> {
 }
 
 /// What is wrong with a pod, if anything.
-fn pod(pod: &PodView) -> Option<Check> {
+fn of_pod(view: &FleetView, pod: &PodView) -> Option<Check> {
     let found = format!("{} {}: {}", pod.pod, pod.state, pod.why);
     let found = found.trim_end_matches(": ").to_owned();
-    let logs = format!("kubectl shoal logs --instance {} --previous", pod.pod);
+    let logs =
+        format!("kubectl shoal logs {} -n {} --instance {} --previous", view.name, view.namespace, pod.pod);
     Some(match pod.state {
         "Ready" => return None,
         "Starting" | "Draining" | "Stopping" => Check::note("pods", found, "wait: it is on its way"),
+        "Pending" if pod.why.contains("persistentvolumeclaim") => {
+            Check::fail("pods", found, "see the check of the claim below")
+        }
         "Pending" => {
             Check::fail("pods", found, "give it room: nodes, quota, or a smaller spec.engine.kvMemory")
         }
@@ -87,7 +91,7 @@ fn pod(pod: &PodView) -> Option<Check> {
             let hint = if pod.why.contains("memory") { "; give it more memory" } else { "" };
             Check::fail("pods", found, format!("{logs}{hint}"))
         }
-        _ => Check::fail("pods", found, format!("kubectl describe pod {}", pod.pod)),
+        _ => Check::fail("pods", found, format!("kubectl describe pod {} -n {}", pod.pod, view.namespace)),
     })
 }
 

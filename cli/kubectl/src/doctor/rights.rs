@@ -27,32 +27,29 @@ const NEEDED: [(&str, &str, &str, &str, &str); 12] = [
     ("list", "networking.k8s.io", "networkpolicies", "", "doctor, report"),
 ];
 
-pub(super) async fn rights(connection: &Connection) -> Vec<Check> {
+pub(super) async fn rights(connection: &Connection) -> Check {
     let asked = NEEDED.iter().map(|needed| async move { (needed, may(connection, needed).await) });
     let answers: Vec<_> = stream::iter(asked).buffered(TOGETHER).collect().await;
-    let mut checks = Vec::new();
+    let namespace = &connection.namespace;
+    let (mut missing, mut unasked) = (Vec::new(), None);
     for ((verb, group, resource, sub, commands), answer) in answers {
-        let name = full(group, resource, sub);
         match answer {
             Ok(true) => {}
-            Ok(false) => checks.push(Check::note(
-                "rights",
-                format!(
-                    "you may not {verb} {name} in namespace {}: needed by {commands}",
-                    connection.namespace
-                ),
-                "ask for the role edit (or view, for all but chat and figures) in that namespace",
-            )),
-            Err(why) => checks.push(Check::unseen("rights", why)),
+            Ok(false) => missing.push(format!("{verb} {} ({commands})", full(group, resource, sub))),
+            Err(why) => unasked = Some(why),
         }
     }
-    if checks.is_empty() {
-        let found = format!("you may do all that this command does in namespace {}", connection.namespace);
-        checks.push(Check::ok("rights", found));
+    match unasked {
+        Some(why) => Check::unseen("rights", why),
+        None if missing.is_empty() => {
+            Check::ok("rights", format!("you may do all that this command does in namespace {namespace}"))
+        }
+        None => Check::note(
+            "rights",
+            format!("you may not, in namespace {namespace}: {}", missing.join("; ")),
+            "ask for the role edit there; view is enough for all but chat and figures",
+        ),
     }
-    // One reason, not twelve times the same.
-    checks.dedup();
-    checks
 }
 
 fn full(group: &str, resource: &str, sub: &str) -> String {

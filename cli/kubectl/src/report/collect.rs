@@ -7,6 +7,7 @@ use kube::{
     api::{DynamicObject, ListParams, LogParams},
     core::ApiResource,
 };
+use serde_json::Value;
 use shoal_crds::{ServingCluster, labels};
 use shoal_terminal::failure::Failure;
 
@@ -27,7 +28,8 @@ pub(crate) struct Limits {
 }
 
 /// Group, version, kind and plural of what carries a cluster's label. No Secrets, no ConfigMaps.
-const KINDS: [(&str, &str, &str, &str); 10] = [
+const KINDS: [(&str, &str, &str, &str); 11] = [
+    ("shoal.dev", "v1alpha1", "ServingRole", "servingroles"),
     ("", "v1", "Pod", "pods"),
     ("", "v1", "Service", "services"),
     ("", "v1", "ServiceAccount", "serviceaccounts"),
@@ -106,7 +108,12 @@ async fn objects(
         for object in unseen.look("list", &full, &place, pages(&api, params)).await {
             let path = format!("{folder}/{plural}/{}.yaml", object.name_any());
             let value = serde_json::to_value(&object).map_err(|error| Failure::failed(error.to_string()))?;
-            archive.object(&path, value)?;
+            // Objects of a list do not say what they are.
+            let mut whole = serde_json::json!({ "apiVersion": resource.api_version, "kind": resource.kind });
+            if let (Some(whole), Value::Object(fields)) = (whole.as_object_mut(), value) {
+                whole.extend(fields);
+            }
+            archive.object(&path, whole)?;
         }
         archive.left_out_all(&unseen);
     }

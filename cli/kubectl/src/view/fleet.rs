@@ -3,10 +3,12 @@
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use serde::Serialize;
-use shoal_crds::{Condition, RoleStatus, condition};
+use shoal_crds::{Condition, ModelSource, RoleStatus, condition};
 
 use super::{EventView, PodView, time::at};
 use crate::cluster::Fleet;
+
+const NOT_READY: &str = "NotReady";
 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,7 +62,7 @@ impl From<&Fleet> for FleetView {
             generation: cluster.metadata.generation.unwrap_or_default(),
             observed_generation: status.observed_generation.unwrap_or_default(),
             model: cluster.spec.model.name.clone(),
-            source: serde_json::to_string(source).unwrap_or_default(),
+            source: told(source),
             endpoint: status.endpoint,
             prefill: status.prefill,
             decode: status.decode,
@@ -77,6 +79,16 @@ impl From<&Fleet> for FleetView {
     }
 }
 
+/// Every field of a source that is set, whatever kinds of sources there are.
+fn told(source: &ModelSource) -> String {
+    let value = serde_json::to_value(source).unwrap_or_default();
+    let fields = value.as_object().into_iter().flatten().map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+        format!("{name} {value}")
+    });
+    fields.collect::<Vec<_>>().join(", ")
+}
+
 impl FleetView {
     pub(crate) fn condition(&self, kind: &str) -> Option<&Condition> {
         self.conditions.iter().find(|found| found.type_ == kind)
@@ -90,8 +102,9 @@ impl FleetView {
         match () {
             () if self.observed_generation == 0 => "Unobserved",
             () if self.is(condition::STALLED) => condition::STALLED,
+            () if !self.ready && self.is(condition::DEGRADED) => NOT_READY,
             () if !self.ready && self.is(condition::PROGRESSING) => condition::PROGRESSING,
-            () if !self.ready => "NotReady",
+            () if !self.ready => NOT_READY,
             () if self.is(condition::DEGRADED) => condition::DEGRADED,
             () => condition::READY,
         }
@@ -100,6 +113,7 @@ impl FleetView {
     /// The operator's reason for the health, if it gave one.
     pub(crate) fn reason(&self) -> String {
         let kind = match self.health {
+            NOT_READY if self.is(condition::DEGRADED) => condition::DEGRADED,
             condition::STALLED | condition::PROGRESSING | condition::DEGRADED => self.health,
             _ => condition::READY,
         };

@@ -9,7 +9,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
-use shoal_crds::{ServingCluster, condition};
+use shoal_crds::{ServingCluster, ServingRole, condition};
 use tokio::sync::mpsc;
 
 use super::{Disturbance, Plan, World, normal, plan::Step};
@@ -42,6 +42,7 @@ pub struct Record {
     pub requests: usize,
     /// Whether the plan's disturbance came about.
     pub disturbed: bool,
+    /// Without the rest at its end.
     pub took: Duration,
 }
 
@@ -86,7 +87,7 @@ pub(super) async fn live(world: &World, plan: &Plan, namespace: &str) -> Result<
         writes: proxy.journal(),
         requests: proxy.requests(),
         disturbed,
-        took: began.elapsed(),
+        took: began.elapsed().saturating_sub(Duration::from_secs(plan.quiet)),
     })
 }
 
@@ -148,6 +149,12 @@ impl Life<'_> {
         ensure!(settled, "conditions: {:?}", status.conditions);
         for (role, asked) in [(&status.prefill, prefill), (&status.decode, decode)] {
             ensure!((role.desired, role.ready) == (asked, asked), "{} of {asked}", role.summary);
+        }
+        let roles = Api::<ServingRole>::namespaced(self.world.client.clone(), self.namespace);
+        for (role, asked) in [("prefill", prefill), ("decode", decode)] {
+            let status = roles.get(&format!("{NAME}-{role}")).await?.status.unwrap_or_default();
+            let told = (status.replicas, status.ready_replicas);
+            ensure!(told == (asked, asked), "the ServingRole of {role} says {told:?}, {asked} asked for");
         }
         let pods = self.instances().await?.len();
         ensure!(pods == (prefill + decode) as usize, "{pods} pods of instances");

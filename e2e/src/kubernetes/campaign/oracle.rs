@@ -108,7 +108,8 @@ fn unlike(expected: &BTreeMap<String, (u32, u32)>, found: &BTreeMap<String, (u32
     let names: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
     let words = names.into_iter().filter(|name| expected.get(*name) != found.get(*name)).map(|name| {
         let told = |counts: Option<&(u32, u32)>| {
-            counts.map_or("never".to_owned(), |(made, gone)| format!("{made} created, {gone} deleted"))
+            counts
+                .map_or_else(|| "never".to_owned(), |(made, gone)| format!("{made} created, {gone} deleted"))
         };
         format!("{name}: {}, undisturbed {}", told(found.get(name)), told(expected.get(name)))
     });

@@ -20,6 +20,7 @@ use parking_lot::{Mutex, RwLock};
 use shoal_wire::{
     FleetSecret,
     rpc::{EngineState, Role},
+    tls::{Identity, Material, TlsError},
 };
 use tokio::task::JoinHandle;
 
@@ -28,6 +29,8 @@ const INSTANCES: &str = "app.kubernetes.io/managed-by=shoal-operator,app.kuberne
 /// Volume of an instance's pod that holds the fleet secret, and the key of its value.
 const FLEET_VOLUME: &str = "fleet";
 const SECRET_KEY: &str = "secret";
+/// Volume of the fleet's certificates.
+const TLS_VOLUME: &str = "tls";
 
 /// The engine of one pod.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(super) struct Engine {
     uid: String,
     /// Namespace and name of the fleet secret that the pod mounts.
     mounts: (String, String),
+    /// The same of the Secret with the fleet's certificates.
+    certificates: (String, String),
     /// Read once, as a process does when it starts.
     secret: OnceLock<FleetSecret>,
     pub(super) state: Mutex<EngineState>,
@@ -44,14 +49,20 @@ pub(super) struct Engine {
 pub(super) struct Pods {
     by_address: RwLock<HashMap<IpAddr, Arc<Engine>>>,
     secrets: RwLock<HashMap<(String, String), FleetSecret>>,
+    identities: RwLock<HashMap<(String, String), Arc<Identity>>>,
 }
 
 impl Engine {
     /// None until the pod has an address.
     fn of(pod: &Pod) -> Option<(IpAddr, Self)> {
         let address = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
-        let mut volumes = pod.spec.as_ref()?.volumes.iter().flatten();
-        let fleet = volumes.find(|volume| volume.name == FLEET_VOLUME)?.secret.as_ref()?;
+        let namespace = pod.metadata.namespace.clone()?;
+        let volumes = pod.spec.as_ref()?.volumes.as_ref()?;
+        let mounted = |name: &str| {
+            let secret = volumes.iter().find(|volume| volume.name == name)?.secret.as_ref()?;
+            Some((namespace.clone(), secret.secret_name.clone()?))
+        };
+        let (mounts, certificates) = (mounted(FLEET_VOLUME)?, mounted(TLS_VOLUME)?);
         let (name, uid) = (pod.metadata.name.clone()?, pod.metadata.uid.clone()?);
         let state = EngineState {
             instance: name,
@@ -60,8 +71,8 @@ impl Engine {
             model: "none".to_owned(),
             ..EngineState::default()
         };
-        let mounts = (pod.metadata.namespace.clone()?, fleet.secret_name.clone()?);
-        Some((address, Self { uid, mounts, secret: OnceLock::new(), state: Mutex::new(state) }))
+        let (secret, state) = (OnceLock::new(), Mutex::new(state));
+        Some((address, Self { uid, mounts, certificates, secret, state }))
     }
 }
 
@@ -76,6 +87,12 @@ impl Pods {
         }
         let secret = engine.secret.get().cloned().ok_or("the fleet secret is not there to be read")?;
         Ok((engine, secret))
+    }
+
+    /// Who the engine at that address is to its peers, once its certificates were seen.
+    pub(super) fn identity(&self, address: IpAddr) -> Option<Arc<Identity>> {
+        let engine = self.by_address(address)?;
+        self.identities.read().get(&engine.certificates).cloned()
     }
 
     pub(super) fn by_address(&self, address: IpAddr) -> Option<Arc<Engine>> {
@@ -94,13 +111,35 @@ impl Pods {
         self.by_address.write().retain(|_, engine| !gone(&engine.uid));
     }
 
+    fn keep_certificates(&self, secret: &Secret) -> Result<(), TlsError> {
+        let key = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
+        let (Some(material), (Some(namespace), Some(name))) = (material(secret), key) else { return Ok(()) };
+        let mut identities = self.identities.write();
+        match identities.get(&(namespace.clone(), name.clone())) {
+            Some(known) => known.replace(&material),
+            None => {
+                identities.insert((namespace, name), Identity::new(&material)?);
+                Ok(())
+            }
+        }
+    }
+
     fn keep(&self, secret: &Secret) {
         let value = secret.data.as_ref().and_then(|data| FleetSecret::parse(&data.get(SECRET_KEY)?.0));
         let key = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
         if let ((Some(namespace), Some(name)), Some(value)) = (key, value) {
             self.secrets.write().insert((namespace, name), value);
+        } else if let Err(error) = self.keep_certificates(secret) {
+            eprintln!("certificates that cannot be used: {error}");
         }
     }
+}
+
+/// What a Secret with certificates holds; none for any other.
+fn material(secret: &Secret) -> Option<Material> {
+    let data = secret.data.as_ref()?;
+    let text = |key| data.get(key).map(|content| content.0.clone());
+    Some(Material { authorities: text("ca.crt")?, certificate: text("tls.crt")?, key: text("tls.key")? })
 }
 
 /// Follows pods and secrets for as long as the two tasks run.

@@ -51,7 +51,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Resul
         parts.headers.remove(name);
     }
     let incoming = if watches && parts.status.is_success() {
-        until_cut(incoming, changes, view)
+        until_cut(incoming, changes, &view)
     } else {
         incoming.map_err(Into::into).boxed_unsync()
     };
@@ -89,11 +89,12 @@ fn silence(mut changes: watch::Receiver<View>) -> Response<Body> {
 }
 
 /// Passes events on until the view changes or the watch is to be cut.
-fn until_cut(incoming: kube::client::Body, mut changes: watch::Receiver<View>, view: View) -> Body {
+fn until_cut(incoming: kube::client::Body, mut changes: watch::Receiver<View>, view: &View) -> Body {
     let (sender, frames) = mpsc::channel(16);
+    let expired = view.expired;
+    let cut = tokio::time::sleep(view.cut_after.unwrap_or(Duration::from_hours(1)));
     tokio::spawn(async move {
         let mut incoming = pin!(incoming);
-        let cut = tokio::time::sleep(view.cut_after.unwrap_or(Duration::from_hours(1)));
         let mut cut = pin!(cut);
         loop {
             let frame = tokio::select! {
@@ -101,7 +102,7 @@ fn until_cut(incoming: kube::client::Body, mut changes: watch::Receiver<View>, v
                 () = &mut cut => return,
                 () = sender.closed() => return,
                 _ = changes.changed() => {
-                    if changes.borrow().expired != view.expired {
+                    if changes.borrow().expired != expired {
                         // Who reads no more need not be told.
                         let _ = sender.send(Ok(Frame::data(gone()))).await;
                     }

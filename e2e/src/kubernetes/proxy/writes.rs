@@ -122,7 +122,7 @@ impl Shared {
                 Err(Broken)
             }
             Some(Fault::Break(Moment::BeforeReply)) => Err(Broken),
-            Some(Fault::Kill(Moment::AfterReply)) => Ok(self.last_words(reply)),
+            Some(Fault::Kill(Moment::AfterReply)) => Ok(self.last_words(&reply)),
             Some(Fault::Answer(code)) => Ok(refusal(code)),
             _ => {
                 let mut answer = Response::new(body(Full::new(reply.body().clone())));
@@ -135,7 +135,7 @@ impl Shared {
 
     /// The reply, and death once the last of it is on its way: its length is not told, so that the connection asks
     /// for more after it.
-    fn last_words(self: &Arc<Self>, reply: Whole) -> Response<Body> {
+    fn last_words(self: &Arc<Self>, reply: &Whole) -> Response<Body> {
         let shared = Arc::clone(self);
         let frames = stream::once(std::future::ready(Ok(Frame::data(reply.body().clone()))));
         let death = stream::once(async move {
@@ -148,7 +148,7 @@ impl Shared {
         });
         let mut answer = Response::new(body(StreamBody::new(frames.chain(death))));
         *answer.status_mut() = reply.status();
-        copy_type(&reply, &mut answer);
+        copy_type(reply, &mut answer);
         answer
     }
 }

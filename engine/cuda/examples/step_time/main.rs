@@ -21,7 +21,7 @@ const BATCHES: [usize; 6] = [1, 8, 32, 64, 128, 256];
 /// Prompt of the decode cases; the 128 steps after it have a context of 1,024 on average.
 const PROMPT: usize = 960;
 const STEPS: usize = 128;
-const PROMPTS: [usize; 2] = [1024, 4096];
+const PROMPTS: [usize; 3] = [1024, 4096, 16_384];
 /// Tokens of all prompts of a prefill case.
 const PACKED: usize = 32_768;
 const STEP_TOKENS: usize = 8192;
@@ -40,6 +40,7 @@ fn main() -> Outcome<()> {
     let options = CudaOptions {
         kv: KvMemory::Pages(pages),
         max_tokens: STEP_TOKENS,
+        max_context: PROMPTS[PROMPTS.len() - 1],
         products,
         ..CudaOptions::default()
     };

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use shoal_cuda::CudaModel;
+use shoal_cuda::{CudaModel, PartTime};
 use shoal_model::{LogitRows, SequenceRows};
 
 use crate::floor::Floor;
@@ -12,11 +12,15 @@ use crate::{Outcome, PACKED, PROMPTS, STEP_TOKENS};
 const REPEATS: usize = 3;
 
 pub(crate) fn measure(model: &mut CudaModel, floor: &Floor) -> Outcome<Vec<Value>> {
-    PROMPTS.into_iter().map(|length| prompts(model, floor, length)).collect()
+    let mut rows = Vec::new();
+    for length in PROMPTS {
+        rows.extend(prompts(model, floor, length)?);
+    }
+    Ok(rows)
 }
 
-fn prompts(model: &mut CudaModel, floor: &Floor, length: usize) -> Outcome<Value> {
-    let (count, at_once) = (PACKED / length, STEP_TOKENS / length);
+fn prompts(model: &mut CudaModel, floor: &Floor, length: usize) -> Outcome<Vec<Value>> {
+    let (count, at_once) = ((PACKED / length).max(1), (STEP_TOKENS / length).max(1));
     let each = length.div_ceil(64);
     let vocabulary = model.config().vocabulary;
     let tokens: Vec<Vec<u32>> = (0..count)
@@ -24,8 +28,17 @@ fn prompts(model: &mut CudaModel, floor: &Floor, length: usize) -> Outcome<Value
         .collect();
     let pages: Vec<Vec<u32>> =
         (0..count).map(|s| (0..each).map(|p| (p * count + s) as u32).collect()).collect();
+    // A prompt longer than a step is computed in several.
     let rows: Vec<_> = (0..count)
-        .map(|s| SequenceRows { tokens: &tokens[s], start: 0, pages: &pages[s], logits: LogitRows::Last })
+        .flat_map(|s| {
+            let pages = &pages[s];
+            tokens[s].chunks(STEP_TOKENS).enumerate().map(move |(chunk, tokens)| SequenceRows {
+                tokens,
+                start: chunk * STEP_TOKENS,
+                pages,
+                logits: LogitRows::Last,
+            })
+        })
         .collect();
     let mut times = Vec::new();
     for _ in 0..=REPEATS {
@@ -44,8 +57,13 @@ fn prompts(model: &mut CudaModel, floor: &Floor, length: usize) -> Outcome<Value
         "prefill {length}: {best:.0} tokens/s best, {median:.0} median, floor {floor:.0} ({:.0} %)",
         100.0 * best / floor
     );
-    Ok(json!({
+    let mut report = vec![json!({
         "what": "prefill", "batch": count, "context": length, "tokens_per_s": best,
         "tokens_per_s_median": median, "floor": floor, "share_of_floor": best / floor,
-    }))
+    })];
+    for PartTime { part, us } in model.profile_step(&rows[..at_once])? {
+        println!("prefill {length}, a step of {STEP_TOKENS} tokens, {part:?}: {us:.0} us");
+        report.push(json!({ "what": "prefill part", "batch": at_once, "context": length, "part": format!("{part:?}"), "us": us }));
+    }
+    Ok(report)
 }

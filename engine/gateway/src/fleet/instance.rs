@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use shoal_wire::limits::MAX_MESSAGE_BYTES;
 use shoal_wire::rpc::engine_client::EngineClient;
 use shoal_wire::rpc::{EngineState, Fingerprint, HelloReply, Load, Role};
+use shoal_wire::tls::{self, Identity};
 use shoal_wire::{FleetSecret, PageKey};
 use tonic::transport::{Channel, Endpoint};
 
@@ -58,7 +59,12 @@ pub struct Unreported {
 }
 
 impl Instance {
-    pub fn new(placement: Placement, secret: FleetSecret) -> Result<Self, tonic::transport::Error> {
+    /// Within TLS if there is an identity, unless the engine was started without.
+    pub fn new(
+        placement: Placement,
+        secret: FleetSecret,
+        tls: Option<&Arc<Identity>>,
+    ) -> Result<Self, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{}", placement.grpc))?
             .connect_timeout(Duration::from_secs(1))
             .tcp_nodelay(true)
@@ -70,11 +76,12 @@ impl Instance {
             .http2_keep_alive_interval(Duration::from_secs(15))
             .keep_alive_timeout(Duration::from_mins(1))
             .keep_alive_while_idle(true);
+        let tls = tls.filter(|_| !placement.plain);
         Ok(Self {
             placement,
             breaker: Breaker::default(),
             prefill_breaker: Breaker::default(),
-            channel: endpoint.connect_lazy(),
+            channel: tls::channel(&endpoint, tls),
             secret,
             born: Instant::now(),
             live: ArcSwapOption::empty(),

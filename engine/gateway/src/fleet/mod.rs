@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use shoal_wire::FleetSecret;
+use shoal_wire::tls::Identity;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 #[derive(Debug)]
 pub struct Fleet {
     pub secret: FleetSecret,
+    tls: Option<Arc<Identity>>,
     pub metrics: Arc<Metrics>,
     instances: ArcSwap<Vec<Arc<Instance>>>,
     followers: Mutex<Vec<(Placement, JoinHandle<()>)>>,
@@ -41,9 +43,10 @@ struct Decoders {
 }
 
 impl Fleet {
-    pub fn new(secret: FleetSecret, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(secret: FleetSecret, tls: Option<Arc<Identity>>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             secret,
+            tls,
             metrics,
             instances: ArcSwap::default(),
             followers: Mutex::default(),
@@ -80,7 +83,7 @@ impl Fleet {
                 next.push(Arc::clone(known));
                 continue;
             }
-            match Instance::new(placement.clone(), self.secret.clone()) {
+            match Instance::new(placement.clone(), self.secret.clone(), self.tls.as_ref()) {
                 Ok(instance) => {
                     let instance = Arc::new(instance);
                     let task = tokio::spawn(follow::follow(Arc::clone(self), Arc::clone(&instance)));

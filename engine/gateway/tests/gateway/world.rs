@@ -81,7 +81,7 @@ impl World {
     /// Serves over `engines`, all of which are known when this returns.
     pub(crate) async fn with(engines: &[(&str, &Fake)], setup: Setup) -> Self {
         let metrics = Arc::new(Metrics::new().expect("metrics"));
-        let fleet = Fleet::new(secret(), Arc::clone(&metrics));
+        let fleet = Fleet::new(secret(), None, Arc::clone(&metrics));
         fleet.set(placements(engines));
         let stage = watch::Sender::new(Stage::Serving);
         let limits = Arc::new(setup.limits);
@@ -158,7 +158,11 @@ impl World {
 pub(crate) fn placements(engines: &[(&str, &Fake)]) -> Vec<Placement> {
     engines
         .iter()
-        .map(|(name, fake)| Placement { name: (*name).to_owned(), grpc: fake.address.to_string() })
+        .map(|(name, fake)| Placement {
+            name: (*name).to_owned(),
+            grpc: fake.address.to_string(),
+            plain: false,
+        })
         .collect()
 }
 

@@ -71,6 +71,8 @@ pub(super) struct Fake {
     config: ModelConfig,
     geometry: KvGeometry,
     arena: Arc<PageArena>,
+    /// Where pages are computed: the arena, or memory of a device's own.
+    memory: Arc<PageArena>,
     gate: Arc<Gate>,
     /// Fails from this step on.
     pub(super) lost_after: Option<usize>,
@@ -82,8 +84,31 @@ impl Fake {
             KvGeometry { layers: 1, kv_heads: 1, head_dim: 1, page_tokens: PAGE_TOKENS, dtype: KvDtype::F32 };
         let arena = PageArena::new(pages, geometry.page_bytes()).expect("small");
         let gate = Arc::new(Gate::default());
-        let fake = Self { config: config(), geometry, arena, gate: Arc::clone(&gate), lost_after: None };
+        let memory = Arc::clone(&arena);
+        let fake =
+            Self { config: config(), geometry, arena, memory, gate: Arc::clone(&gate), lost_after: None };
         (fake, gate)
+    }
+
+    /// Computes in memory that transfers do not see, as a GPU does.
+    pub(super) fn apart(pages: usize) -> (Self, Arc<Gate>) {
+        let (fake, gate) = Self::new(pages);
+        let memory = PageArena::new(pages, fake.geometry.page_bytes()).expect("small");
+        (Self { memory, ..fake }, gate)
+    }
+
+    fn copy(from: &Arc<PageArena>, to: &Arc<PageArena>, pages: &[u32]) -> Result<(), BackendError> {
+        if Arc::ptr_eq(from, to) {
+            return Ok(());
+        }
+        for page in pages {
+            let busy = BackendError::PageBusy { page: *page };
+            let (Some(source), Some(mut target)) = (from.read(*page), to.write(*page)) else {
+                return Err(busy);
+            };
+            target.copy_from_slice(&source);
+        }
+        Ok(())
     }
 
     /// Borrows what the batch reads and writes, all at once, as a backend with threads would.
@@ -96,8 +121,8 @@ impl Fake {
         }
         let (before, written) = row.pages[..needed].split_at(row.start / PAGE_TOKENS);
         let busy = |page: u32| BackendError::PageBusy { page };
-        let read = |page: &u32| self.arena.read(*page).ok_or_else(|| busy(*page));
-        let write = |page: &u32| self.arena.write(*page).ok_or_else(|| busy(*page));
+        let read = |page: &u32| self.memory.read(*page).ok_or_else(|| busy(*page));
+        let write = |page: &u32| self.memory.write(*page).ok_or_else(|| busy(*page));
         let reads = before.iter().map(read).collect::<Result<_, _>>()?;
         Ok((reads, written.iter().map(write).collect::<Result<_, _>>()?))
     }
@@ -118,6 +143,14 @@ impl Backend for Fake {
 
     fn numerics(&self) -> &'static str {
         "reference"
+    }
+
+    fn publish(&mut self, pages: &[u32]) -> Result<(), BackendError> {
+        Self::copy(&self.memory, &self.arena, pages)
+    }
+
+    fn adopt(&mut self, pages: &[u32]) -> Result<(), BackendError> {
+        Self::copy(&self.arena, &self.memory, pages)
     }
 
     fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), BackendError> {

@@ -41,6 +41,12 @@ impl Engine {
         Self::over(Box::new(fake), gate, limits)
     }
 
+    /// Both kinds: pages computed where transfers see them, and elsewhere.
+    fn both(pages: usize, limits: Limits) -> [Self; 2] {
+        let (fake, gate) = Fake::apart(pages);
+        [Self::start(pages, limits), Self::over(Box::new(fake), gate, limits)]
+    }
+
     /// Returns when the scheduler is warm, so that a test counts its own steps only.
     fn over(backend: Box<dyn Backend>, gate: Arc<Gate>, limits: Limits) -> Self {
         let arena = Arc::clone(backend.arena());

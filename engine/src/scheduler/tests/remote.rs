@@ -42,37 +42,39 @@ fn first_token(ask: &Ask) -> SampledToken {
 
 #[test]
 fn a_prompt_filled_by_a_peer_continues_as_if_it_were_computed_here() {
-    let engine = Engine::start(300, limits());
-    for length in [1, 3, 4, 5, 16, 33] {
-        let ask = ask(prompt(length, length as usize), 12).seeded(5).purpose(Purpose::GenerateRemote);
-        let mut client = engine.submit(ask.clone());
-        let (first, slots) = client.reserved();
-        assert_eq!((first, slots.len()), (0, (length as usize).div_ceil(PAGE_TOKENS)));
-        fill(&engine, &ask.tokens, first, &slots);
-        engine.handle.filled(client.id, Some(first_token(&ask)), 3);
-        assert_eq!(client.cached(), 3, "what the peer reported");
-        client.assert_expected();
-        assert!(
-            slots.iter().all(|slot| !engine.handle.generations().is_current(*slot)),
-            "late frames land nowhere"
-        );
+    for engine in Engine::both(300, limits()) {
+        for length in [1, 3, 4, 5, 16, 33] {
+            let ask = ask(prompt(length, length as usize), 12).seeded(5).purpose(Purpose::GenerateRemote);
+            let mut client = engine.submit(ask.clone());
+            let (first, slots) = client.reserved();
+            assert_eq!((first, slots.len()), (0, (length as usize).div_ceil(PAGE_TOKENS)));
+            fill(&engine, &ask.tokens, first, &slots);
+            engine.handle.filled(client.id, Some(first_token(&ask)), 3);
+            assert_eq!(client.cached(), 3, "what the peer reported");
+            client.assert_expected();
+            assert!(
+                slots.iter().all(|slot| !engine.handle.generations().is_current(*slot)),
+                "late frames land nowhere"
+            );
+        }
+        engine.assert_idle();
     }
-    engine.assert_idle();
 }
 
 #[test]
 fn only_pages_that_are_not_cached_are_reserved() {
-    let engine = Engine::start(100, limits());
-    let tokens = prompt(3, 30);
-    engine.submit(ask(tokens[..17].to_vec(), 1)).assert_expected();
-    let ask = ask(tokens, 8).purpose(Purpose::GenerateRemote);
-    let mut client = engine.submit(ask.clone());
-    let (first, slots) = client.reserved();
-    assert_eq!((first, slots.len()), (16, 4));
-    fill(&engine, &ask.tokens, first, &slots);
-    engine.handle.filled(client.id, Some(first_token(&ask)), first);
-    client.assert_expected();
-    engine.assert_idle();
+    for engine in Engine::both(100, limits()) {
+        let tokens = prompt(3, 30);
+        engine.submit(ask(tokens[..17].to_vec(), 1)).assert_expected();
+        let ask = ask(tokens, 8).purpose(Purpose::GenerateRemote);
+        let mut client = engine.submit(ask.clone());
+        let (first, slots) = client.reserved();
+        assert_eq!((first, slots.len()), (16, 4));
+        fill(&engine, &ask.tokens, first, &slots);
+        engine.handle.filled(client.id, Some(first_token(&ask)), first);
+        client.assert_expected();
+        engine.assert_idle();
+    }
 }
 
 #[test]
@@ -99,8 +101,10 @@ fn a_retry_gets_new_generations_and_no_page_that_is_still_written() {
 #[test]
 fn what_did_not_land_is_computed_here() {
     let tokens = prompt(5, 18);
-    for valid in [0, 1, 4, 9, 16, 18, usize::MAX] {
-        let engine = Engine::start(40, limits());
+    let cases = [0, 1, 4, 9, 16, 18, usize::MAX]
+        .into_iter()
+        .flat_map(|valid| Engine::both(40, limits()).map(|e| (valid, e)));
+    for (valid, engine) in cases {
         let ask = ask(tokens.clone(), 9).seeded(2).purpose(Purpose::GenerateRemote);
         let mut client = engine.submit(ask.clone());
         let (first, slots) = client.reserved();
@@ -155,50 +159,79 @@ fn reservations_leave_room_for_prefills_that_peers_wait_for() {
 
 #[test]
 fn computed_pages_stay_until_they_are_released() {
-    let engine = Engine::start(30, limits());
-    let ask = ask(prompt(6, 30), 1).purpose(Purpose::Prefill);
-    let mut client = engine.submit(ask.clone());
-    let mut reports = Vec::new();
-    let first = client.until(|event| match event {
-        Event::Computed { done, pages } => {
-            reports.push((done, pages));
-            None
+    for engine in Engine::both(30, limits()) {
+        let ask = ask(prompt(6, 30), 1).purpose(Purpose::Prefill);
+        let mut client = engine.submit(ask.clone());
+        let mut reports = Vec::new();
+        let first = client.until(|event| match event {
+            Event::Computed { done, pages } => {
+                reports.push((done, pages));
+                None
+            }
+            Event::Token(token) => Some(token),
+            _ => None,
+        });
+        assert_eq!(first.id, ask.expected()[0]);
+        assert_eq!(reports.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [8, 16, 24, 30]);
+        // Others use up the rest of the pool meanwhile.
+        for n in 10..14 {
+            engine.submit(super::ask(prompt(n, 20), 10)).assert_expected();
         }
-        Event::Token(token) => Some(token),
-        _ => None,
-    });
-    assert_eq!(first.id, ask.expected()[0]);
-    assert_eq!(reports.iter().map(|(done, _)| *done).collect::<Vec<_>>(), [8, 16, 24, 30]);
-    // Others use up the rest of the pool meanwhile.
-    for n in 10..14 {
-        engine.submit(super::ask(prompt(n, 20), 10)).assert_expected();
+        let (_, slots) = reports.pop().expect("at least one");
+        for (position, token) in ask.tokens.iter().enumerate() {
+            let slot = slots[position / PAGE_TOKENS];
+            let page = engine.arena.read(slot.page).expect("final");
+            assert!(engine.handle.generations().is_current(slot));
+            let at = position % PAGE_TOKENS * 8;
+            assert_eq!(page[at..at + 8], entry(*token, position));
+        }
+        engine.handle.release(client.id);
+        engine.assert_idle();
+        let mut again = engine.submit(super::ask(ask.tokens, 1));
+        assert_eq!(again.cached(), 28, "its pages are cached for the next prompt");
+        again.assert_expected();
     }
-    let (_, slots) = reports.pop().expect("at least one");
-    for (position, token) in ask.tokens.iter().enumerate() {
-        let slot = slots[position / PAGE_TOKENS];
-        let page = engine.arena.read(slot.page).expect("final");
-        assert!(engine.handle.generations().is_current(slot));
-        let at = position % PAGE_TOKENS * 8;
-        assert_eq!(page[at..at + 8], entry(*token, position));
-    }
-    engine.handle.release(client.id);
-    engine.assert_idle();
-    let mut again = engine.submit(super::ask(ask.tokens, 1));
-    assert_eq!(again.cached(), 28, "its pages are cached for the next prompt");
-    again.assert_expected();
 }
 
 #[test]
 fn prefill_here_and_decode_there_equals_both_here() {
-    let prefill = Engine::start(200, Limits { role: Role::Prefill, chunk: 16, ..limits() });
-    let decode = Engine::start(200, Limits { role: Role::Decode, ..limits() });
-    for (n, length) in [1, 4, 15, 16, 17, 64, 130].into_iter().enumerate() {
-        let ask = ask(prompt(n as u32, length), 15).seeded(n as u64);
-        let mut owner = decode.submit(ask.clone().purpose(Purpose::GenerateRemote));
-        let token = hand_over(&prefill, &decode, &ask, &mut owner);
-        decode.handle.filled(owner.id, Some(token), 0);
-        owner.assert_expected();
+    let prefills = Engine::both(200, Limits { role: Role::Prefill, chunk: 16, ..limits() });
+    let decodes = Engine::both(200, Limits { role: Role::Decode, ..limits() });
+    for (prefill, decode) in prefills.iter().zip(&decodes) {
+        for (n, length) in [1, 4, 15, 16, 17, 64, 130].into_iter().enumerate() {
+            let ask = ask(prompt(n as u32, length), 15).seeded(n as u64);
+            let mut owner = decode.submit(ask.clone().purpose(Purpose::GenerateRemote));
+            let token = hand_over(prefill, decode, &ask, &mut owner);
+            decode.handle.filled(owner.id, Some(token), 0);
+            owner.assert_expected();
+        }
+        prefill.assert_idle();
+        decode.assert_idle();
     }
-    prefill.assert_idle();
-    decode.assert_idle();
+}
+
+/// The first peer still reads the pages when the second one asks for the same prompt.
+#[test]
+fn a_prompt_that_two_peers_want_is_published_while_it_is_sent() {
+    for engine in Engine::both(30, limits()) {
+        let ask = ask(prompt(7, 18), 1).purpose(Purpose::Prefill);
+        let mut first = engine.submit(ask.clone());
+        let mut slots = Vec::new();
+        first.until(|event| match event {
+            Event::Computed { pages, .. } => {
+                slots = pages;
+                None
+            }
+            Event::Token(token) => Some(token),
+            _ => None,
+        });
+        let sending: Vec<_> =
+            slots.iter().map(|slot| engine.arena.read(slot.page).expect("published")).collect();
+        let mut second = engine.submit(ask.clone());
+        assert_eq!(second.token().id, ask.expected()[0], "nobody waits for a page that is being sent");
+        drop(sending);
+        engine.handle.release(first.id);
+        engine.handle.release(second.id);
+        engine.assert_idle();
+    }
 }

@@ -25,7 +25,14 @@ pub fn cluster(prefill: i32, decode: i32) -> Cluster {
         gateway: shoal_crds::GatewaySpec::default(),
     };
     (spec.prefill.replicas, spec.decode.replicas) = (prefill, decode);
-    Cluster { name: "chat".to_owned(), generation: 1, spec, image: String::new(), stopping: false }
+    Cluster {
+        name: "chat".to_owned(),
+        generation: 1,
+        spec,
+        image: String::new(),
+        tls: false,
+        stopping: false,
+    }
 }
 
 pub fn start() -> Timestamp {

@@ -1,6 +1,5 @@
 //! Users' parts of pods, as tables: what is merged, and what is refused in which words.
 
-use insta::assert_yaml_snapshot;
 use serde_json::{Value, json};
 use shoal_crds::PodTemplate;
 use shoal_plan::Role;
@@ -61,8 +60,48 @@ fn with_engine(template: PodTemplate) -> Fleet {
 }
 
 #[test]
-fn an_instance_with_everything_that_can_be_set() {
-    assert_yaml_snapshot!(pod(&with_engine(everything("engine")), "chat-0", 1, Role::Decode));
+fn an_instance_gets_everything_that_can_be_set_beside_what_the_operator_holds() {
+    let (plain, pod) = (
+        pod(&fleet(), "chat-0", 1, Role::Decode),
+        pod(&with_engine(everything("engine")), "chat-0", 1, Role::Decode),
+    );
+    let (plain, pod) = (serde_json::to_value(plain).unwrap(), serde_json::to_value(pod).unwrap());
+    assert_eq!(pod["metadata"]["labels"]["team"], "search");
+    assert_eq!(pod["metadata"]["labels"]["shoal.dev/role"], "decode");
+    assert_eq!(pod["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
+    let (spec, asked) = (&pod["spec"], &everything("engine").0["spec"]);
+    for field in [
+        "nodeSelector",
+        "tolerations",
+        "affinity",
+        "priorityClassName",
+        "runtimeClassName",
+        "schedulerName",
+        "imagePullSecrets",
+        "resourceClaims",
+        "initContainers",
+    ] {
+        assert_eq!(spec[field], asked[field], "{field}");
+    }
+    let spreads = spec["topologySpreadConstraints"].as_array().unwrap();
+    assert_eq!((spreads.len(), &spreads[0]["maxSkew"]), (2, &json!(2)), "merged by topologyKey");
+    assert_eq!(spreads[1]["labelSelector"], plain["spec"]["topologySpreadConstraints"][0]["labelSelector"]);
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&spec["volumes"]), ["fleet", "scratch"]);
+    assert_eq!(names(&spec["containers"]), ["engine", "exporter"]);
+    let (own, before) = (&spec["containers"][0], &plain["spec"]["containers"][0]);
+    for field in ["args", "command", "image", "ports", "securityContext", "startupProbe", "readinessProbe"] {
+        assert_eq!(own[field], before[field], "{field}");
+    }
+    assert_eq!(own["resources"]["limits"], json!({ "nvidia.com/gpu": "1", "rdma/hca": "1" }));
+    assert_eq!(own["resources"]["requests"]["memory"], "64Gi");
+    assert_eq!(own["resources"]["requests"]["cpu"], before["resources"]["requests"]["cpu"]);
+    assert_eq!(names(&own["env"]), ["POD_IP", "SHOAL_LOG"]);
+    assert_eq!(names(&own["volumeMounts"]), ["fleet", "scratch"]);
+    assert_eq!(spec["restartPolicy"], "Always");
+    assert_eq!(spec["securityContext"], plain["spec"]["securityContext"]);
 }
 
 #[test]

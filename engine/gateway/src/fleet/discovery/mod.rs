@@ -23,6 +23,9 @@ pub struct Placement {
     pub name: String,
     /// gRPC `host:port`.
     pub grpc: String,
+    /// It was started without TLS, as those of earlier releases were; a gateway with certificates calls it all the same.
+    #[serde(skip)]
+    pub plain: bool,
 }
 
 pub trait Discovery: Send + 'static {
@@ -38,7 +41,7 @@ fn check(instances: &[Placement]) -> Result<(), String> {
         ));
     }
     let mut names = HashSet::new();
-    for (i, Placement { name, grpc }) in instances.iter().enumerate() {
+    for (i, Placement { name, grpc, plain: _ }) in instances.iter().enumerate() {
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(format!("instances[{i}].name must have 1 to {MAX_NAME_BYTES} bytes"));
         }

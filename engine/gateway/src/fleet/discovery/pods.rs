@@ -17,6 +17,9 @@ use crate::metrics::Metrics;
 
 /// Port of an engine's gRPC, by its name in the pod.
 const PORT: &str = "grpc";
+/// The option by which an engine is within TLS. It is read off the pod, whose arguments nobody can change, and not
+/// found out by trying.
+const TLS: &str = "--tls-dir";
 
 #[derive(Debug, thiserror::Error)]
 #[error("--pods needs a cluster's service account or a kubeconfig: {0}")]
@@ -113,7 +116,8 @@ fn placement(pod: &Pod) -> Option<Placement> {
     status.container_statuses.iter().flatten().find(started)?;
     let ip: std::net::IpAddr = status.pod_ip.as_deref()?.parse().ok()?;
     let grpc = std::net::SocketAddr::new(ip, port(engine)?).to_string();
-    Some(Placement { name: pod.name_any(), grpc })
+    let plain = !engine.args.iter().flatten().any(|argument| argument == TLS);
+    Some(Placement { name: pod.name_any(), grpc, plain })
 }
 
 fn port(container: &k8s_openapi::api::core::v1::Container) -> Option<u16> {
@@ -169,6 +173,20 @@ mod tests {
         status.conditions =
             serde_json::from_value(json!([{ "type": "Ready", "status": "Unknown" }])).expect("conditions");
         assert!(placement(&unreachable).is_some(), "its node is silent, it may not be");
+    }
+
+    #[test]
+    fn an_engine_is_called_as_its_own_arguments_say() {
+        let mut started = pod("a", true);
+        let set = |pod: &mut Pod, args: &[&str]| {
+            let engine = &mut pod.spec.as_mut().expect("a spec").containers[0];
+            engine.args = Some(args.iter().map(|&arg| arg.to_owned()).collect());
+        };
+        assert!(placement(&started).expect("a place").plain, "no arguments");
+        set(&mut started, &["--model-name", "--tls-dir-of-somebody"]);
+        assert!(placement(&started).expect("a place").plain);
+        set(&mut started, &["--tls-dir", "/etc/shoal/tls"]);
+        assert!(!placement(&started).expect("a place").plain);
     }
 
     #[tokio::test]
