@@ -26,8 +26,9 @@ pub use pod_template::PodTemplate;
 pub use quantity::{QuantityError, bytes};
 pub use rules::broken_rules;
 pub use serving_cluster::{
-    DecodeSpec, Device, EngineSpec, GatewaySpec, ImagePullPolicy, MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource,
-    ModelSpec, PrefillSpec, RoleStatus, ServingCluster, ServingClusterSpec, ServingClusterStatus, condition,
+    DecodeSpec, Device, Download, DownloadFile, EngineSpec, GatewaySpec, ImagePullPolicy, Loading,
+    MAX_NAME_LENGTH, MAX_REPLICAS, ModelSource, ModelSpec, PrefillSpec, RoleStatus, ServingCluster,
+    ServingClusterSpec, ServingClusterStatus, condition,
 };
 pub use serving_role::{FOLLOWED_REPLICAS, RoleName, ServingRole, ServingRoleSpec, ServingRoleStatus};
 

@@ -18,6 +18,8 @@ use crate::{
 pub struct Images {
     pub engine: String,
     pub gateway: String,
+    /// With shoal-fetch on its path; without one no model can be downloaded.
+    pub fetch: Option<String>,
     /// `Always`, `IfNotPresent` or `Never`.
     pub pull_policy: String,
 }

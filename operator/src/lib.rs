@@ -27,6 +27,7 @@ pub mod counts;
 pub mod covers;
 pub mod error;
 pub mod events;
+pub mod fetching;
 pub mod fleet;
 pub mod labels;
 pub mod lease;

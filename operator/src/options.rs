@@ -26,7 +26,10 @@ pub struct Options {
     /// Image of the gateways, with shoal-gateway on its path [default: the engines' image]
     #[arg(long, value_name = "IMAGE", env = "SHOAL_GATEWAY_IMAGE")]
     gateway_image: Option<String>,
-    /// When nodes pull both images
+    /// Image that fetches models, with shoal-fetch on its path; without it a model.source.download is refused
+    #[arg(long, value_name = "IMAGE", env = "SHOAL_FETCH_IMAGE")]
+    fetch_image: Option<String>,
+    /// When nodes pull these images
     #[arg(long, value_enum, default_value_t = PullPolicy::IfNotPresent)]
     image_pull_policy: PullPolicy,
     /// Look at this namespace only [default: all namespaces]
@@ -94,6 +97,7 @@ impl Options {
             images: Images {
                 engine: self.engine_image.clone(),
                 gateway: self.gateway_image.clone().unwrap_or_else(|| self.engine_image.clone()),
+                fetch: self.fetch_image.clone(),
                 pull_policy: self.image_pull_policy.as_str().to_owned(),
             },
             operator_namespace: self.operator_namespace.clone(),
@@ -119,7 +123,7 @@ mod tests {
     fn an_image_is_enough_and_every_namespace_is_looked_at() {
         let options = Options::try_parse_from(["shoal-operator", "--engine-image", "shoal:1"]).unwrap();
         assert_eq!(options.scope(), Scope::All);
-        let Images { engine, gateway, pull_policy } = options.surroundings().images;
+        let Images { engine, gateway, pull_policy, .. } = options.surroundings().images;
         assert_eq!(
             (engine.as_str(), gateway.as_str(), pull_policy.as_str()),
             ("shoal:1", "shoal:1", "IfNotPresent")

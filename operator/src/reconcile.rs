@@ -17,7 +17,7 @@ use crate::{
     clock,
     context::Context,
     error::Class,
-    events,
+    events, fetching,
     fleet::Fleet,
     observe::{self, Facts, ObserveError, SeenSecret},
     status::{self, Stall, StatusError},
@@ -107,6 +107,7 @@ pub async fn reconcile(
     let hold = fleet.settle(&facts.live, cluster.status.as_ref());
     // Asks engines.
     let answers = ask(context, &fleet, &facts).await;
+    let loading = fetching::ask(&facts.fetching(), &context.metrics).await;
     // No client.
     let now = clock::now();
     let observed = facts.observed(&answers, now);
@@ -121,7 +122,8 @@ pub async fn reconcile(
     // Writes the status, also of a plan that could not be carried out.
     let held = hold.as_ref().map(Stall::of_hold);
     let trouble = written.as_ref().err().and_then(Stall::of_apply).or_else(|| held.clone());
-    let status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
+    let mut status = status::with_stall(cluster, plan.status.clone(), trouble.as_ref());
+    status.loading = loading;
     let held_back = publish(cluster, context, calls, &status).await?;
     let roles_held_back = publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
     written?;

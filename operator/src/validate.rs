@@ -3,8 +3,10 @@
 //! The API server has checked the same rules at admission; they are checked again because it may have had an
 //! older definition when the object was stored.
 
+use std::collections::BTreeSet;
+
 use kube::{Resource as _, ResourceExt as _, runtime::reflector::ObjectRef};
-use shoal_crds::{ServingCluster, ServingClusterSpec};
+use shoal_crds::{ModelSource, ServingCluster, ServingClusterSpec};
 use shoal_plan::Cluster;
 
 use crate::{
@@ -21,6 +23,12 @@ pub enum ValidateError {
     Rules(String),
     #[error("spec.{component}.podTemplate.{source}")]
     PodTemplate { component: &'static str, source: OverlayError },
+    #[error(
+        "spec.model.source.download: this operator was given no image that fetches; start it with --fetch-image"
+    )]
+    NoFetchImage,
+    #[error("spec.model.source.download.files: two files are called {0}; each needs a name of its own")]
+    SameName(String),
     #[error("the object has no {0}; it did not come from an API server")]
     NoIdentity(&'static str),
 }
@@ -28,7 +36,11 @@ pub enum ValidateError {
 impl ValidateError {
     pub fn class(&self) -> Class {
         match self {
-            Self::Rules(_) | Self::PodTemplate { .. } | Self::NoIdentity(_) => Class::Invalid,
+            Self::Rules(_)
+            | Self::PodTemplate { .. }
+            | Self::NoFetchImage
+            | Self::SameName(_)
+            | Self::NoIdentity(_) => Class::Invalid,
         }
     }
 }
@@ -50,6 +62,7 @@ pub fn check(cluster: &ServingCluster) -> Result<(), ValidateError> {
 
 /// The fleet that a spec asks for which was checked.
 pub fn fleet(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
+    check_download(&cluster.spec.model.source, surroundings)?;
     let namespace = cluster.namespace().ok_or(ValidateError::NoIdentity("namespace"))?;
     let uid = cluster.uid().ok_or(ValidateError::NoIdentity("uid"))?;
     let owner = cluster.controller_owner_ref(&()).ok_or(ValidateError::NoIdentity("name"))?;
@@ -85,4 +98,17 @@ fn check_pods(spec: &ServingClusterSpec) -> Result<(), ValidateError> {
         read.transpose().map_err(|source| ValidateError::PodTemplate { component: name, source })?;
     }
     Ok(())
+}
+
+/// What the rules of the definition cannot say of a download.
+fn check_download(source: &ModelSource, surroundings: &Surroundings) -> Result<(), ValidateError> {
+    let Some(download) = &source.download else { return Ok(()) };
+    if surroundings.images.fetch.is_none() {
+        return Err(ValidateError::NoFetchImage);
+    }
+    let mut names = BTreeSet::new();
+    match download.files.iter().find(|file| !names.insert(file.name())) {
+        Some(twice) => Err(ValidateError::SameName(twice.name().to_owned())),
+        None => Ok(()),
+    }
 }

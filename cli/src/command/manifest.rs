@@ -36,6 +36,8 @@ fn only_in_a_cluster(cluster: &ServingCluster) -> Option<&'static str> {
         "spec.model.source.claim: there are no claims on one machine; remove it and name the file itself";
     let folder =
         "spec.model.source.hostPath: is for nodes of a cluster; remove it and give path the whole of the way";
+    let download =
+        "spec.model.source.download: nothing is fetched on one machine; remove it and name the file itself";
     let image = "image, imagePullPolicy and podTemplate of engine and gateway: there are no pods on one machine; \
                  remove them";
     let engine_pod =
@@ -45,6 +47,7 @@ fn only_in_a_cluster(cluster: &ServingCluster) -> Option<&'static str> {
     [
         (model.source.claim.is_some(), claim),
         (model.source.host_path.is_some(), folder),
+        (model.source.download.is_some(), download),
         (engine_pod || gateway_pod, image),
     ]
     .into_iter()

@@ -7,7 +7,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::ServingClusterStatus;
+use super::{Download, ServingClusterStatus};
 use crate::{
     PodTemplate,
     quantity::{self, QuantityError},
@@ -86,16 +86,20 @@ pub struct ModelSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq)]
 #[x_kube(validation = Rule::new("!(has(self.claim) && has(self.hostPath))")
     .message("must be one of claim and hostPath, not both"))]
+#[x_kube(validation = Rule::new("!(has(self.download) && has(self.hostPath))")
+    .message("must be one of download and hostPath, not both"))]
+#[x_kube(validation = Rule::new("!has(self.download) || self.path.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199})+$')")
+    .message("path must consist of letters, digits, '.', '_' and '-' between slashes if download is given, and no part may begin with '.'"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
-    /// cluster within claim or hostPath or, without either, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
+    /// cluster within claim or hostPath, where download puts it or, without any, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
     #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
         .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
     pub path: String,
     /// PersistentVolumeClaim in the resource's own namespace that holds the model; every instance and gateway
-    /// mounts it, read-only. In a cluster only. Default: none. Example: models.
+    /// mounts it, read-only but for the step that downloads. In a cluster only. Default: none. Example: models.
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$')")
         .message("must be the name of a PersistentVolumeClaim: at most 253 lower-case letters, digits, '-' or '.'"))]
@@ -109,6 +113,11 @@ pub struct ModelSource {
         .message("must be an absolute path of at most 4096 characters without '..', for example /srv/models"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_path: Option<String>,
+    /// Files to fetch before a process starts: into the claim, if there is one, once for all pods; else for each
+    /// pod to its node's disk. In a cluster only. Default: none, the model is there.
+    /// Example: {files: [{url: "s3://models/smollm2.gguf", sha256: 6a1a2f…}], credentials: model-store}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<Download>,
 }
 
 /// What computes: one value until GPUs are served.

@@ -46,6 +46,10 @@ pub struct ServingClusterStatus {
     /// Decode instances. Default: zeros. Example: {desired: 2, ready: 2, summary: 2/2}.
     #[serde(default)]
     pub decode: RoleStatus,
+    /// How far the model's files are that instances fetch at the moment. Default: absent while none does.
+    /// Example: {phase: Downloading, instances: 2, bytesDone: 62000000, bytesTotal: 200000000}.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loading: Option<Loading>,
     /// Base URL of the OpenAI API while the gateway is up. Default: absent. Example: http://127.0.0.1:8000/v1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -61,6 +65,21 @@ impl ServingClusterStatus {
     pub fn is(&self, kind: &str) -> bool {
         self.condition(kind).is_some_and(|condition| condition.status == "True")
     }
+}
+
+/// Files of the model on their way to instances.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Loading {
+    /// Downloading; Verifying while what is there already is read again; Waiting for another pod that fetches into the
+    /// same claim. Required. Example: Downloading.
+    pub phase: String,
+    /// Instances that fetch. Required. Example: 2.
+    pub instances: i32,
+    /// Bytes that these instances have, in hundredths of the whole. Required. Example: 62000000.
+    pub bytes_done: i64,
+    /// Bytes that they need. Required. Example: 200000000.
+    pub bytes_total: i64,
 }
 
 /// Instances of one role.

@@ -39,6 +39,8 @@ pub(crate) fn of(
     ServingClusterStatus {
         observed_generation: Some(world.cluster.generation),
         conditions: conditions.into_iter().map(|found| stamped(world, previous, found)).collect(),
+        // The host's to tell: it asks whoever fetches.
+        loading: None,
         endpoint: up.map(|gateway| gateway.endpoint.clone()),
         prefill,
         decode,

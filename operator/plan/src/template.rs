@@ -70,10 +70,13 @@ impl GatewayTemplate {
 
 /// 16 hex digits over name and source: a gateway serves only instances of its own model.
 pub fn model_digest(model: &ModelSpec) -> String {
-    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim, host_path } } = model;
+    let ModelSpec { name, source: shoal_crds::ModelSource { path, claim, host_path, download } } = model;
     let claim = claim.as_deref().unwrap_or_default();
     let folder = host_path.as_ref().map(|folder| format!("\n{folder}"));
-    digest(&format!("{}:{name}\n{path}\n{claim}{}", name.len(), folder.unwrap_or_default()))
+    // Where files come from is no part of what they are.
+    let files = download.iter().flat_map(|download| &download.files);
+    let files: String = files.map(|file| format!("\n{} {}", file.sha256, file.name())).collect();
+    digest(&format!("{}:{name}\n{path}\n{claim}{}{files}", name.len(), folder.unwrap_or_default()))
 }
 
 /// JSON in which the order of keys says nothing.

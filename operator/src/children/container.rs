@@ -3,8 +3,9 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, HostPathVolumeSource, PersistentVolumeClaimVolumeSource, PodSecurityContext,
-        SeccompProfile, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        Capabilities, EmptyDirVolumeSource, EnvVar, EnvVarSource, HostPathVolumeSource, ObjectFieldSelector,
+        PersistentVolumeClaimVolumeSource, PodSecurityContext, SeccompProfile, SecretVolumeSource,
+        SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -32,7 +33,7 @@ pub(super) const POD_IP_VARIABLE: &str = "POD_IP";
 
 const FLEET_VOLUME: &str = "fleet";
 const MODEL_VOLUME: &str = "model";
-const MODEL_FOLDER: &str = "/var/lib/shoal/model";
+pub(super) const MODEL_FOLDER: &str = "/var/lib/shoal/model";
 const FLEET_FOLDER: &str = "/etc/shoal/fleet";
 const TLS_VOLUME: &str = "tls";
 const TLS_FOLDER: &str = "/etc/shoal/tls";
@@ -104,19 +105,23 @@ fn secret_mount(name: &str, folder: &str) -> VolumeMount {
     }
 }
 
-/// The claim or the node's folder that holds the model, if the resource names one.
+/// What holds the model, unless an image does: the claim, the node's folder or, of what is fetched for one pod, the
+/// node's disk for as long as the pod is there.
 pub(super) fn model_volume(source: &ModelSource) -> Option<Volume> {
-    let ModelSource { path: _, claim, host_path } = source;
-    let claim = claim
-        .clone()
-        .map(|claim_name| PersistentVolumeClaimVolumeSource { claim_name, read_only: Some(true) });
+    let ModelSource { path: _, claim, host_path, download } = source;
+    let claim = claim.clone().map(|claim_name| PersistentVolumeClaimVolumeSource {
+        claim_name,
+        read_only: download.is_none().then_some(true),
+    });
+    let empty_dir = (download.is_some() && claim.is_none()).then(EmptyDirVolumeSource::default);
     // A folder that is not there is a pod that does not start, not a new and empty one.
     let host_path =
         host_path.clone().map(|path| HostPathVolumeSource { path, type_: Some("Directory".to_owned()) });
-    (claim.is_some() || host_path.is_some()).then(|| Volume {
+    (claim.is_some() || host_path.is_some() || empty_dir.is_some()).then(|| Volume {
         name: MODEL_VOLUME.to_owned(),
         persistent_volume_claim: claim,
         host_path,
+        empty_dir,
         ..Volume::default()
     })
 }
@@ -155,7 +160,7 @@ pub(super) fn flags<const N: usize>(pairs: [(&str, &str); N]) -> Vec<String> {
 
 /// The kubelet expands `$(NAME)` in arguments; `$$` stands for one `$`. Only the pod's address is meant to
 /// be expanded.
-fn literal(value: &str) -> String {
+pub(super) fn literal(value: &str) -> String {
     if value.starts_with(POD_IP) { value.to_owned() } else { value.replace('$', "$$") }
 }
 
@@ -168,4 +173,19 @@ pub(super) fn quantity(text: impl Into<String>) -> Quantity {
 
 pub(super) fn port(name: &str) -> IntOrString {
     IntOrString::String(name.to_owned())
+}
+
+/// The address of the pod, which arguments refer to.
+pub(super) fn pod_ip() -> EnvVar {
+    EnvVar {
+        name: POD_IP_VARIABLE.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "status.podIP".to_owned(),
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }

@@ -19,7 +19,7 @@ use super::container::{
     HTTP_PORT, LAST_WORDS, container_security, flags, fleet_mount, fleet_volume, model_mount, model_path,
     model_volume, pod_security, port, quantity, secret_file, tls_flags, tls_mount, tls_volume,
 };
-use super::overlay::Overlay;
+use super::{download, overlay::Overlay};
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
@@ -70,6 +70,7 @@ fn pod(fleet: &Fleet, template: &GatewayTemplate, secret_uid: &str) -> PodTempla
         ..ObjectMeta::default()
     };
     let mut spec = PodSpec {
+        init_containers: download::steps(fleet, &template.model.source),
         containers: vec![container(fleet, template, &model)],
         volumes: Some(
             [Some(fleet_volume(fleet)), model_volume(&template.model.source), Some(tls_volume(fleet))]

@@ -3,19 +3,19 @@
 
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerPort, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSpec, Probe,
-        ResourceRequirements, TCPSocketAction, TopologySpreadConstraint,
+        Container, ContainerPort, Pod, PodSpec, Probe, ResourceRequirements, TCPSocketAction,
+        TopologySpreadConstraint,
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use shoal_plan::{CrashHistory, DRAIN_TIMEOUT, Role, START_TIMEOUT, Template, model_digest};
 
 use super::container::{
-    DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, POD_IP_VARIABLE, container_security, flags,
-    fleet_mount, fleet_volume, model_mount, model_path, model_volume, pod_security, port, quantity,
-    secret_file, tls_flags, tls_mount, tls_volume,
+    DATA_PORT, GRPC_PORT, LAST_WORDS, METRICS_PORT, POD_IP, container_security, flags, fleet_mount,
+    fleet_volume, model_mount, model_path, model_volume, pod_ip, pod_security, port, quantity, secret_file,
+    tls_flags, tls_mount, tls_volume,
 };
-use super::overlay::Overlay;
+use super::{download, overlay::Overlay};
 use crate::{
     fleet::Fleet,
     labels::{self, Component},
@@ -55,6 +55,7 @@ pub fn pod(fleet: &Fleet, instance: &Instance<'_>, template: &Template) -> Pod {
             .insert(labels::TLS.to_owned(), labels::MUTUAL.to_owned());
     }
     let mut spec = PodSpec {
+        init_containers: download::steps(fleet, &template.model.source),
         containers: vec![container],
         volumes: Some(
             [
@@ -171,20 +172,6 @@ fn requests(
 ) -> std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
     let cpu = threads.map_or_else(|| "250m".to_owned(), |threads| threads.to_string());
     [("cpu".to_owned(), quantity(cpu)), ("memory".to_owned(), quantity(kv_memory))].into()
-}
-
-fn pod_ip() -> EnvVar {
-    EnvVar {
-        name: POD_IP_VARIABLE.to_owned(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: "status.podIP".to_owned(),
-                ..ObjectFieldSelector::default()
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    }
 }
 
 fn container_port((name, number): (&str, i32)) -> ContainerPort {

@@ -10,6 +10,7 @@ mod access;
 mod budget;
 mod certificates;
 mod container;
+mod download;
 mod gateway;
 mod instance;
 mod overlay;

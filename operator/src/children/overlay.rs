@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use shoal_crds::PodTemplate;
 
 use super::container::{HELD_FOLDERS, HELD_VOLUMES, POD_IP_VARIABLE, held_ports};
-use crate::labels::{self, Component};
+use crate::{
+    labels::{self, Component},
+    observe::FETCH_CONTAINER,
+};
 
 /// Why a pod template cannot be used: the field within it, and what is wrong or allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -217,6 +220,12 @@ fn check_other(field: &str, container: &Container, component: Component) -> Resu
     let held = |name: Option<&str>, number: i32| {
         held_ports(component).iter().any(|(held, taken)| name == Some(*held) || number == *taken)
     };
+    if container.name == FETCH_CONTAINER {
+        return Err(OverlayError::new(
+            field,
+            format!("must not be called {FETCH_CONTAINER}, which is the operator's"),
+        ));
+    }
     if container.image.is_none() {
         let message =
             format!("{:?} is no container of the operator's, so it must have an image", container.name);

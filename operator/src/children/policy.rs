@@ -19,7 +19,8 @@ use crate::{
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// In: gRPC from gateways, instances and the operator; pages from instances; scraping from anywhere, because
-/// the figures hold nothing that a user wrote. Out: to instances only, by address, so not even DNS.
+/// the figures hold nothing that a user wrote. Out: to instances only, by address, so not even DNS;
+/// anywhere, if the model is fetched.
 pub(super) fn instances(fleet: &Fleet) -> NetworkPolicy {
     let peers =
         [component(fleet, Component::Instance), component(fleet, Component::Gateway), operator(fleet)];
@@ -33,10 +34,7 @@ pub(super) fn instances(fleet: &Fleet) -> NetworkPolicy {
                 ingress(&["data"], vec![component(fleet, Component::Instance)]),
                 ingress(&["metrics"], Vec::new()),
             ]),
-            egress: Some(vec![NetworkPolicyEgressRule {
-                to: Some(vec![component(fleet, Component::Instance)]),
-                ports: Some(ports(&["grpc", "data"])),
-            }]),
+            egress: Some(egress(fleet)),
         }),
     }
 }
@@ -52,6 +50,17 @@ pub(super) fn gateway(fleet: &Fleet) -> NetworkPolicy {
             ..NetworkPolicySpec::default()
         }),
     }
+}
+
+/// A store of models may be anywhere, and is found by name.
+fn egress(fleet: &Fleet) -> Vec<NetworkPolicyEgressRule> {
+    if fleet.cluster.spec.model.source.download.is_some() {
+        return vec![NetworkPolicyEgressRule::default()];
+    }
+    vec![NetworkPolicyEgressRule {
+        to: Some(vec![component(fleet, Component::Instance)]),
+        ports: Some(ports(&["grpc", "data"])),
+    }]
 }
 
 /// No peers means anybody.

@@ -20,6 +20,7 @@ pub(crate) fn surroundings() -> Surroundings {
         images: Images {
             engine: "shoal:1".to_owned(),
             gateway: "shoal:1".to_owned(),
+            fetch: Some("shoal-fetch:1".to_owned()),
             pull_policy: "IfNotPresent".to_owned(),
         },
         operator_namespace: "shoal-system".to_owned(),

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     actuate::{Answer, Target},
     calls::Identity,
-    children::GRPC_PORT,
+    children::{GRPC_PORT, METRICS_PORT},
     clock,
     fleet::controller_uid,
     labels,
@@ -54,6 +54,13 @@ impl InstanceFacts {
         let Identity { name, uid, .. } = self.identity.clone();
         let (role, draining, tls) = (self.role, self.draining.is_some(), self.tls);
         Some(Target { pod: name, uid, address, since, role, draining, tls })
+    }
+
+    /// Where its fetching step tells how far it is.
+    pub(super) fn fetching(&self) -> Option<String> {
+        let address = self.address.as_ref().filter(|_| matches!(self.state, State::Fetching { .. }))?;
+        let (ip, _) = address.rsplit_once(':')?;
+        Some(format!("{ip}:{METRICS_PORT}"))
     }
 
     /// As the planner sees it.

@@ -39,7 +39,7 @@ pub use certificates::{BUNDLE, CERTIFICATE, KEY, SeenAuthority, SeenCertificates
 pub use gateway::{GatewayFacts, GatewayPod};
 pub use instance::InstanceFacts;
 pub(crate) use phase::has_role;
-pub use pod::{ENGINE_CONTAINER, State, WatchedPod};
+pub use pod::{ENGINE_CONTAINER, FETCH_CONTAINER, State, WatchedPod};
 
 /// What is kept of a pod: what it says of the instance or of the gateway that it is.
 #[derive(Debug, Clone)]
@@ -110,6 +110,11 @@ impl Facts {
     pub fn instance(&self, name: &str) -> Option<&InstanceFacts> {
         let found = self.instances.binary_search_by(|instance| instance.name.as_str().cmp(name));
         found.ok().map(|index| self.instances[index].as_ref())
+    }
+
+    /// Where to ask how far the model of each instance is that fetches it.
+    pub fn fetching(&self) -> Vec<String> {
+        self.instances.iter().filter_map(|instance| instance.fetching()).collect()
     }
 
     /// What the gateway was last made of.

@@ -13,6 +13,7 @@ use shoal_plan::last_words;
 use crate::{clock, labels};
 
 pub const ENGINE_CONTAINER: &str = "engine";
+pub const FETCH_CONTAINER: &str = "fetch";
 /// Characters of a message shown as a reason.
 const SHOWN: usize = 300;
 
@@ -34,6 +35,8 @@ impl From<Pod> for WatchedPod {
 /// What the kubelet and the scheduler say of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
+    /// Files of the model are being fetched, which takes as long as it takes.
+    Fetching { since: Timestamp },
     /// On its way: scheduled, pulled, started, not yet past its start-up probe.
     Starting { since: Timestamp },
     /// Given to a node that has not taken note of it yet.
@@ -61,11 +64,38 @@ pub(super) fn state(pod: &WatchedPod, container: &str) -> State {
     if matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
         return ended(status, container, created);
     }
+    if let Some(fetching) = fetching(status, created) {
+        return fetching;
+    }
     match container {
         Some(found) => of_container(found, created),
         None => {
             unscheduled(status).or_else(|| assigned(status)).unwrap_or(State::Starting { since: created })
         }
+    }
+}
+
+/// What the step before the program does, until it is done.
+fn fetching(status: &PodStatus, created: Timestamp) -> Option<State> {
+    let steps = status.init_container_statuses.iter().flatten();
+    let found = steps.into_iter().find(|found| found.name == FETCH_CONTAINER)?;
+    let last = found.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let failed = |ended: &ContainerStateTerminated| State::Retrying {
+        since: ended.finished_at.as_ref().map_or(created, clock::of),
+        why: format!("the model cannot be fetched ({})", exit(ended)),
+    };
+    match (&found.state, last) {
+        (Some(ContainerState { running: Some(running), .. }), _) => {
+            Some(State::Fetching { since: running.started_at.as_ref().map_or(created, clock::of) })
+        }
+        (Some(ContainerState { terminated: Some(ended), .. }), _) => {
+            (ended.exit_code != 0).then(|| failed(ended))
+        }
+        (Some(ContainerState { waiting: Some(_), .. }), Some(last)) => Some(failed(last)),
+        (Some(ContainerState { waiting: Some(waiting), .. }), None) => {
+            Some(held_up(waiting, None, &found.image, created))
+        }
+        _ => None,
     }
 }
 

@@ -15,7 +15,8 @@ use shoal_plan::{
 pub const LOADING: SignedDuration = SignedDuration::from_secs(3);
 
 pub fn cluster(prefill: i32, decode: i32) -> Cluster {
-    let source = ModelSource { path: "/models/smollm2.gguf".to_owned(), claim: None, host_path: None };
+    let source =
+        ModelSource { path: "/models/smollm2.gguf".to_owned(), claim: None, host_path: None, download: None };
     let mut spec = ServingClusterSpec {
         model: ModelSpec { name: "smollm2".to_owned(), source },
         engine: shoal_crds::EngineSpec::default(),
