@@ -24,8 +24,9 @@ export SHOAL_TEST_MODEL SHOAL_REQUIRE_MODEL=1
 stage "lint" scripts/lint.sh
 stage "build" cargo build --release --locked --workspace --all-targets
 stage "unit tests" cargo test --release --locked --workspace --exclude shoal-e2e
+stage "unit tests of the tests" cargo test --release --locked --workspace --lib -- normal:: reads:: call::
 # One after the other: each test starts whole fleets and judges their timing.
-stage "end-to-end tests" cargo test --release --locked --package shoal-e2e -- --test-threads=1
+stage "end-to-end tests" cargo test --release --locked --workspace --test fleet -- --test-threads=1
 stage "health in GitOps" scripts/gitops.sh
 stage "metrics" scripts/metrics.sh
 stage "Kubernetes" kubernetes

@@ -42,7 +42,7 @@ fn a_wrong_manifest_is_refused_with_every_reason_and_code_2() {
         assert_eq!(ran.code, Some(2));
         let expected = format!(
             "error: {} is refused:\n  spec.engine.threds: is not a known field; allowed here: chunk, device, \
-             kvMemory, maxBatch, maxContext, threads\n  spec.engine.device: must be one of: cpu; not \"cuda\"\n",
+             image, imagePullPolicy, kvMemory, maxBatch, maxContext, podTemplate, threads\n  spec.engine.device: must be one of: cpu; not \"cuda\"\n",
             manifest.display()
         );
         assert_eq!(ran.err, expected);

@@ -124,6 +124,47 @@ fn bad_documents_are_refused_with_the_field_and_what_is_allowed() {
 }
 
 #[test]
+fn what_is_downloaded_has_an_address_a_checksum_and_a_plain_path() {
+    let sum = "0".repeat(64);
+    let source = |path: &str, url: &str, sum: &str, rest: &str| {
+        let source = format!("{path}, {rest}download: {{ files: [{{ url: '{url}', sha256: '{sum}' }}] }} }}");
+        SMALLEST.replace("/models/smollm2.gguf }", &source)
+    };
+    let good = source("/models/smollm2.gguf", "s3://bucket/smollm2.gguf", &sum, "claim: models, ");
+    assert_eq!(read(&write(&read(&good).unwrap()).unwrap()).unwrap(), read(&good).unwrap());
+    let url = "spec.model.source.download.files[0].url: must be an https, http or s3 URL without user or password, \
+               whose last part is a file name of at most 200 letters, digits, '.', '_' or '-'";
+    for (path, address, checksum, rest, expected) in [
+        ("/a", "ftp://host/a", &*sum, "", url),
+        ("/a", "https://me:secret@host/a", &*sum, "", url),
+        ("/a", "https://host/", &*sum, "", url),
+        (
+            "/a",
+            "https://host/a",
+            "abc",
+            "",
+            "spec.model.source.download.files[0].sha256: must be a SHA-256: 64 hex digits, in lower case",
+        ),
+        (
+            "/a/../b",
+            "https://host/a",
+            &*sum,
+            "",
+            "spec.model.source: path must be made of letters, digits, '.', '_' and '-' between slashes if download is given, with no part that begins with '.'",
+        ),
+        (
+            "/a",
+            "https://host/a",
+            &*sum,
+            "hostPath: /srv, ",
+            "spec.model.source: must be one of download and hostPath, not both",
+        ),
+    ] {
+        assert_eq!(refusal(&source(path, address, checksum, rest)), expected);
+    }
+}
+
+#[test]
 fn a_claim_has_a_name_that_a_claim_can_have() {
     for name in ["other/models", "Models", "-a", "a.", "''"] {
         let text = SMALLEST.replace("smollm2.gguf }", &format!("smollm2.gguf, claim: {name} }}"));

@@ -89,7 +89,7 @@ pub struct ModelSpec {
 #[x_kube(validation = Rule::new("!(has(self.download) && has(self.hostPath))")
     .message("must be one of download and hostPath, not both"))]
 #[x_kube(validation = Rule::new("!has(self.download) || self.path.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199})+$')")
-    .message("path must consist of letters, digits, '.', '_' and '-' between slashes if download is given, and no part may begin with '.'"))]
+    .message("path must be made of letters, digits, '.', '_' and '-' between slashes if download is given, with no part that begins with '.'"))]
 #[serde(rename_all = "camelCase")]
 pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a

@@ -129,7 +129,7 @@ fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(
 fn lost(field: &str, written: &Value, kept: &Value) -> Option<String> {
     match (written, kept) {
         (Value::Null, _) => None,
-        (Value::Object(fields), _) => {
+        (Value::Object(fields), Value::Object(_)) => {
             fields.iter().find_map(|(name, value)| lost(&format!("{field}.{name}"), value, &kept[name]))
         }
         (Value::Array(items), Value::Array(_)) => {

@@ -138,6 +138,54 @@ fn a_claim_is_mounted_read_only_in_engines_and_gateways_and_the_path_is_within_i
     }
 }
 
+fn downloads(fleet: &mut Fleet, urls: &[&str], claim: Option<&str>) {
+    let sum = |index: usize| format!("{index:064x}");
+    let file = |(index, url): (usize, &&str)| shoal_crds::DownloadFile {
+        url: (*url).to_owned(),
+        sha256: sum(index),
+    };
+    let source = &mut fleet.cluster.spec.model.source;
+    source.claim = claim.map(ToOwned::to_owned);
+    source.download = Some(shoal_crds::Download {
+        files: urls.iter().enumerate().map(file).collect(),
+        credentials: Some("store".to_owned()),
+    });
+}
+
+#[test]
+fn a_model_is_fetched_before_its_engine_starts_which_cannot_write_it() {
+    let mut fleet = fleet();
+    downloads(&mut fleet, &["s3://bucket/some.gguf"], None);
+    assert_yaml_snapshot!("an_instance_that_fetches", pod(&fleet, "chat-0", 1, Role::Decode).spec);
+    let engines = serde_json::to_value(children(&fleet).instances_policy.spec).unwrap();
+    assert_eq!(engines["egress"], json!([{}]), "a store may be anywhere");
+}
+
+#[test]
+fn what_is_fetched_into_a_claim_is_written_there_by_the_fetching_step_alone() {
+    let mut fleet = fleet();
+    downloads(
+        &mut fleet,
+        &["https://host/a/config.json?x=1", "https://host/b/model.safetensors"],
+        Some("models"),
+    );
+    fleet.cluster.spec.model.source.path = "/llama".to_owned();
+    let gateway = children(&fleet).gateway.spec.unwrap().template.spec.unwrap();
+    for spec in [pod(&fleet, "chat-0", 1, Role::Decode).spec.unwrap(), gateway] {
+        let claim = spec.volumes.unwrap()[1].persistent_volume_claim.clone().unwrap();
+        assert_eq!((claim.claim_name.as_str(), claim.read_only), ("models", None));
+        let fetch = &spec.init_containers.unwrap()[0];
+        assert_eq!(fetch.volume_mounts.clone().unwrap()[0].read_only, None);
+        assert_eq!(spec.containers[0].volume_mounts.clone().unwrap()[1].read_only, Some(true));
+        let args = fetch.args.clone().unwrap();
+        assert_eq!(args[..2], ["--folder", "/var/lib/shoal/model/llama"]);
+        let names: Vec<&str> =
+            args.iter().skip_while(|arg| *arg != "--file").step_by(4).map(String::as_str).collect();
+        assert_eq!(names, ["--file", "--file"]);
+        assert!(args.contains(&"config.json".to_owned()) && args.contains(&"model.safetensors".to_owned()));
+    }
+}
+
 #[test]
 fn a_folder_of_the_node_is_mounted_read_only_and_must_be_there() {
     let mut fleet = fleet();

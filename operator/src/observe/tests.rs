@@ -229,6 +229,28 @@ fn engines_that_only_the_operator_cannot_hear_are_not_taken_for_dead() {
 }
 
 #[test]
+fn a_pod_whose_model_is_on_its_way_is_fetching_and_a_failed_step_is_named() {
+    let step = |state: Value, last: Value| {
+        let status = json!({ "phase": "Pending", "podIP": "10.0.0.7", "startTime": CREATED,
+            "initContainerStatuses": [{ "name": "fetch", "image": "fetch:1", "imageID": "", "ready": false,
+                "restartCount": 0, "state": state, "lastState": last }],
+            "containerStatuses": [container(&json!({ "waiting": { "reason": "PodInitializing" } }))] });
+        newest([with_status("chat-0", 1, status)]).0.remove(0)
+    };
+    let failure = json!({ "terminated": { "exitCode": 1, "startedAt": CREATED, "finishedAt": LATER,
+        "reason": "Error", "message": "Error: a: https://host/a answered 404 Not Found; there is no such file\n" } });
+    let why = "the model cannot be fetched (exit 1: a: https://host/a answered 404 Not Found; there is no such file)";
+    let running = step(json!({ "running": { "startedAt": LATER } }), json!({}));
+    assert_eq!(running.state, State::Fetching { since: time(LATER) });
+    assert_eq!(running.fetching().as_deref(), Some("10.0.0.7:7072"));
+    let waits = step(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), failure.clone());
+    assert_eq!(waits.state, retrying(LATER, why));
+    assert_eq!(step(failure, json!({})).state, retrying(LATER, why));
+    let done = json!({ "terminated": { "exitCode": 0, "startedAt": CREATED, "finishedAt": LATER } });
+    assert_eq!(step(done, json!({})).state, State::Starting { since: time(CREATED) });
+}
+
+#[test]
 fn an_instance_is_its_newest_pod_and_the_others_are_to_go_once() {
     let old = with_status("chat-0", 1, json!({ "phase": "Failed" }));
     let new = with_status("chat-0", 2, running(true));

@@ -176,7 +176,7 @@ fn without_tls(mut pod: Pod) -> Pod {
 fn gateway(within_tls: bool) -> Pod {
     let template = children(&fleet()).gateway.spec.unwrap().template;
     let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
-    pod.metadata.name = Some("chat-gateway-x".to_owned());
+    pod.metadata.name = Some(format!("chat-gateway-{within_tls}"));
     pod.metadata.namespace = Some("team".to_owned());
     if within_tls { pod } else { without_tls(pod) }
 }
@@ -212,6 +212,6 @@ async fn engines_without_tls_are_asked_without_and_replaced_when_no_gateway_is_l
         assert!(args.contains(&json!("--tls-dir")), "{args:?}");
         assert_eq!(sent["spec"]["volumes"][1]["secret"]["secretName"], "chat-tls");
     });
-    let script = vec![gets_secret(), replacement, ready()];
+    let script = vec![gets_secret(), asks_cluster(&cluster()), replacement, ready()];
     look(&cluster(), with(&[true, true]), Leadership::held(1), script).await.0.unwrap();
 }

@@ -4,11 +4,11 @@
 use insta::{assert_yaml_snapshot, with_settings};
 use jiff::Timestamp;
 use serde_json::json;
-use shoal_plan::{CrashHistory, Gateway, Instance, Observed, Phase, Role, Template, model_digest, plan};
+use shoal_plan::{CrashHistory, Gateway, Instance, Observed, Phase, Role, model_digest, plan};
 
 use super::*;
 use crate::{
-    children::tests::{cluster, surroundings},
+    children::tests::{cluster, surroundings, template},
     fleet::Fleet,
     validate::validate,
 };
@@ -25,7 +25,7 @@ fn fleet() -> Fleet {
 
 /// One instance of each role and a gateway, all of them ready.
 fn settled(fleet: &Fleet) -> Observed {
-    let template = Template::of(&fleet.cluster.spec, &fleet.cluster.image);
+    let template = template(fleet);
     let instance = |name: &str, role| Instance {
         name: name.to_owned(),
         role,

@@ -89,7 +89,7 @@ fn an_instance_gets_everything_that_can_be_set_beside_what_the_operator_holds() 
     let names = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(names(&spec["volumes"]), ["fleet", "scratch"]);
+    assert_eq!(names(&spec["volumes"]), ["fleet", "tls", "scratch"]);
     assert_eq!(names(&spec["containers"]), ["engine", "exporter"]);
     let (own, before) = (&spec["containers"][0], &plain["spec"]["containers"][0]);
     for field in ["args", "command", "image", "ports", "securityContext", "startupProbe", "readinessProbe"] {
@@ -99,7 +99,7 @@ fn an_instance_gets_everything_that_can_be_set_beside_what_the_operator_holds() 
     assert_eq!(own["resources"]["requests"]["memory"], "64Gi");
     assert_eq!(own["resources"]["requests"]["cpu"], before["resources"]["requests"]["cpu"]);
     assert_eq!(names(&own["env"]), ["POD_IP", "SHOAL_LOG"]);
-    assert_eq!(names(&own["volumeMounts"]), ["fleet", "scratch"]);
+    assert_eq!(names(&own["volumeMounts"]), ["fleet", "tls", "scratch"]);
     assert_eq!(spec["restartPolicy"], "Always");
     assert_eq!(spec["securityContext"], plain["spec"]["securityContext"]);
 }
