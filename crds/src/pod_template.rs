@@ -141,7 +141,7 @@ struct Container {
     image: Option<String>,
     /// Program of a container of one's own. Default: that of its image. Example: [exporter].
     command: Option<Vec<String>>,
-    /// Arguments of a container of one's own. Default: those of its image. Example: ["--port=9400"].
+    /// Arguments of a container of one's own. Default: those of its image. Example: [--port=9400].
     args: Option<Vec<String>>,
     /// Ports of a container of one's own. Default: none. Example: [{containerPort: 9400}].
     ports: Option<Vec<ContainerPort>>,

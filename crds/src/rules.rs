@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use kube::core::cel::{CompiledSchema, compile_schema, validate_compiled};
+use kube::core::cel::{CompiledSchema, ValidationErrors, compile_schema, validate_compiled};
 use serde_json::Value;
 
 use crate::{CustomResourceExt, FieldError, ServingCluster};
@@ -26,7 +26,7 @@ pub fn broken_rules(cluster: &ServingCluster) -> Vec<FieldError> {
         Err(error) => return vec![FieldError::new("", error.to_string())],
     };
     let broken = validate_compiled(&RULES, &object, None).err();
-    let broken = broken.map(|broken| broken.into_vec()).unwrap_or_default();
+    let broken = broken.map(ValidationErrors::into_vec).unwrap_or_default();
     let mut errors: Vec<FieldError> =
         broken.into_iter().map(|error| FieldError::new(&error.field_path, error.message)).collect();
     // One text for one spec: it is published.

@@ -3,7 +3,8 @@
 
 // Doc comments are printed as plain text by `kubectl explain`. KubeSchema clones each struct into a function,
 // where `pub` reaches nobody.
-#![allow(clippy::doc_markdown, unreachable_pub)]
+// Columns have equal types.
+#![allow(clippy::doc_markdown, clippy::duplicated_attributes, unreachable_pub)]
 
 use k8s_openapi::{NamespaceResourceScope, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{CustomResource, KubeSchema};

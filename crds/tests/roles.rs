@@ -17,7 +17,8 @@ fn document(role: &str, replicas: i32) -> Value {
 }
 
 fn refusals(role: &ServingRole) -> Vec<String> {
-    let broken = role.validate_cel().err().map(|broken| broken.into_vec()).unwrap_or_default();
+    let broken =
+        role.validate_cel().err().map(kube::core::cel::ValidationErrors::into_vec).unwrap_or_default();
     broken.into_iter().map(|error| format!("{}: {}", error.field_path, error.message)).collect()
 }
 

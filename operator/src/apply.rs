@@ -32,13 +32,11 @@ impl ApplyError {
     pub fn class(&self) -> Class {
         match self {
             Self::Call(error) => error.class(),
-            // Whoever owns the name may give it up.
-            Self::Foreign { .. } => Class::Transient,
+            // Whoever owns the name may give it up; the next try has other keys.
+            Self::Foreign { .. } | Self::Issue(_) => Class::Transient,
             Self::Json { .. } => Class::Invalid,
             Self::Outdated => Class::Conflict,
             Self::Random(_) => Class::Fatal,
-            // The next try has other keys.
-            Self::Issue(_) => Class::Transient,
         }
     }
 }
@@ -85,7 +83,7 @@ pub async fn apply(
         instances_service: pen.put(instances_service, live.instances_service.as_deref()).await?,
         gateway_service: pen.put(gateway_service, live.gateway_service.as_deref()).await?,
         budget: pen.put(budget, live.budget.as_deref()).await?,
-        gateway: pen.put(gateway, live.gateway.as_deref()).await?,
+        gateway: Box::pin(pen.put(gateway, live.gateway.as_deref())).await?,
         stage: PhantomData,
     };
     Ok((written, pen.effect))

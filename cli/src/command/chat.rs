@@ -32,7 +32,7 @@ pub(crate) struct Chat {
 impl Chat {
     pub(crate) async fn run(self) -> Result<(), Failure> {
         let (base, model) = self.target.resolve(&self.state).await?;
-        let server = OverHttp { client: Client::new(), url: format!("{base}/chat/completions") };
+        let server = OverHttp { client: Client::default(), url: format!("{base}/chat/completions") };
         self.wishes.talk(server, model).await
     }
 }

@@ -45,7 +45,7 @@ impl Target {
 }
 
 async fn first_model(base: &str) -> Result<String, Failure> {
-    let models = Client::new()
+    let models = Client::default()
         .get(&format!("{base}/models"))
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;

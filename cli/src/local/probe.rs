@@ -72,7 +72,7 @@ pub(super) struct Probes {
 
 impl Probes {
     pub(super) fn new(secret: FleetSecret, epoch: u64) -> Self {
-        Self { secret, epoch, http: Client::new(), engines: HashMap::new(), gateway: None }
+        Self { secret, epoch, http: Client::default(), engines: HashMap::new(), gateway: None }
     }
 
     /// The probe of an engine, begun anew if another process has its name now.

@@ -90,7 +90,7 @@ fn template(like: &Pod) -> Result<Pod> {
         }
     }
     pod.metadata.labels = Some(labels);
-    pod.metadata.annotations = like.metadata.annotations.clone();
+    pod.metadata.annotations.clone_from(&like.metadata.annotations);
     Ok(pod)
 }
 

@@ -69,11 +69,12 @@ async fn scale_below_what_serves_is_refused_in_words() -> Result<()> {
             "{refusal:#}"
         );
         // Each for itself is allowed, and both together are not.
-        scale(namespace, "chat-prefill", 4095).await?;
         scale(namespace, "chat-decode", 2).await?;
+        asks_for(&chat, "decode", 2).await?;
+        scale(namespace, "chat-prefill", 4095).await?;
         chat.says("Stalled", "True", "TooManyReplicas", SOON).await?;
         let found = chat.get().await?.status.context("no status")?;
-        ensure!(found.decode.desired <= 2 && found.prefill.desired == 0, "{found:?}");
+        ensure!(found.decode.desired == 2 && found.prefill.desired == 0, "{found:?}");
         scale(namespace, "chat-prefill", 0).await?;
         chat.settled().await?;
         Ok(())

@@ -73,10 +73,7 @@ impl Fetching {
     pub async fn run(self) -> Result<(), FileError> {
         let this = Arc::new(self);
         let begun = Arc::clone(&this);
-        let (part, _lock) = match blocking(move || begun.begin()).await? {
-            Some(begun) => begun,
-            None => return Ok(()),
-        };
+        let Some((part, _lock)) = blocking(move || begun.begin()).await? else { return Ok(()) };
         let part = this.complete(part).await?;
         let name = this.path();
         let finished = blocking(move || {

@@ -1,5 +1,8 @@
 //! `shoal-fetch`: the files of a model, brought to a folder.
 
+// The comments of options are printed as plain text.
+#![allow(clippy::doc_markdown)]
+
 use std::{
     net::SocketAddr,
     path::PathBuf,

@@ -22,7 +22,7 @@ pub async fn wait(count: u32, asked: Option<Duration>, error: &(dyn std::error::
 fn delay(count: u32, asked: Option<Duration>, random: u8) -> Duration {
     let full = FIRST.saturating_mul(1 << count.min(10)).min(LONGEST);
     let less = full.mul_f64(f64::from(random) / 256.0 / 4.0);
-    (full - less).max(asked.unwrap_or_default())
+    full.saturating_sub(less).max(asked.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -36,7 +36,9 @@ impl Store {
         let endpoint = endpoint.map(|text| Url::parse(&text)).transpose();
         Ok(Self {
             endpoint: endpoint.map_err(|error| StoreError::Endpoint(error.to_string()))?,
-            region: var("AWS_REGION").or_else(|| var("AWS_DEFAULT_REGION")).unwrap_or("us-east-1".to_owned()),
+            region: var("AWS_REGION")
+                .or_else(|| var("AWS_DEFAULT_REGION"))
+                .unwrap_or_else(|| "us-east-1".to_owned()),
             credentials: Credentials::from_env(),
         })
     }

@@ -1,5 +1,7 @@
 //! Files from real servers: one that misbehaves on order, and an S3 store.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
 mod servers;
 
 use std::path::Path;

@@ -54,14 +54,11 @@ pub fn serve(instance: Arc<Instance>, listener: TcpListener) -> io::Result<Servi
     let until = async move {
         let _ = closing_begins.wait_for(|closing| *closing).await;
     };
-    let task = match tls {
-        Some(identity) => {
-            tokio::spawn(router.serve_with_incoming_shutdown(identity.incoming(listener), until))
-        }
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            tokio::spawn(router.serve_with_incoming_shutdown(incoming, until))
-        }
+    let task = if let Some(identity) = tls {
+        tokio::spawn(router.serve_with_incoming_shutdown(identity.incoming(listener), until))
+    } else {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, until))
     };
     Ok(Serving { address, closing, task })
 }

@@ -106,12 +106,12 @@ fn renew(
     seed: &str,
     now: Timestamp,
 ) -> Option<&'static str> {
-    if leaf.issuer != authority.id {
-        let trusted_everywhere = now >= after(authority.made, spread(lifetime));
-        trusted_everywhere.then_some("a new authority signs")
-    } else {
+    if leaf.issuer == authority.id {
         let due = now >= renewal(&leaf.certificate, seed);
         due.then_some("two thirds of the certificate's life are over")
+    } else {
+        let trusted_everywhere = now >= after(authority.made, spread(lifetime));
+        trusted_everywhere.then_some("a new authority signs")
     }
 }
 

@@ -75,7 +75,7 @@ pub fn model_digest(model: &ModelSpec) -> String {
     let folder = host_path.as_ref().map(|folder| format!("\n{folder}"));
     // Where files come from is no part of what they are.
     let files = download.iter().flat_map(|download| &download.files);
-    let files: String = files.map(|file| format!("\n{} {}", file.sha256, file.name())).collect();
+    let files = files.fold(String::new(), |files, file| format!("{files}\n{} {}", file.sha256, file.name()));
     digest(&format!("{}:{name}\n{path}\n{claim}{}{files}", name.len(), folder.unwrap_or_default()))
 }
 

@@ -145,7 +145,7 @@ fn make(
         Some(_) => Some(issue::authority(authority_lifetime(lifetime), now)?),
         None => None,
     };
-    let signer = authority.as_ref().or(seen.authority.as_ref().map(|known| &known.signer));
+    let signer = authority.as_ref().or_else(|| seen.authority.as_ref().map(|known| &known.signer));
     let kept = seen.trusted.iter().filter(|(certificate, _)| plan.keep.contains(&certificate.id));
     let stays = seen.authority.as_ref().is_some_and(|known| plan.keep.contains(&known.certificate.id));
     let comes = signer.filter(|_| authority.is_some() || !stays).map(|signer| signer.certificate.as_str());
@@ -164,7 +164,7 @@ fn make(
 async fn write(scene: &Scene<'_>, made: &Made) -> Result<(Option<Secret>, Secret), ApplyError> {
     let (fleet, seen) = (scene.fleet, &scene.facts.certificates);
     let leaf = put(scene, certificate_secret(fleet, &made.material), seen.leaf_secret.as_ref()).await?;
-    let signer = made.authority.as_ref().or(seen.authority.as_ref().map(|known| &known.signer));
+    let signer = made.authority.as_ref().or_else(|| seen.authority.as_ref().map(|known| &known.signer));
     let authority = match (&made.authority, signer) {
         (Some(made), _) => {
             Some(put(scene, authority_secret(fleet, made), seen.authority_secret.as_ref()).await?)

@@ -30,11 +30,12 @@ pub(super) fn of(
         (State::Retrying { since, why }, None) => (Phase::Retrying { since: *since, why: why.clone() }, 0),
         // The time that an engine has for coming up begins when its model is there.
         (State::Fetching { .. }, None) => (Phase::Starting { since: now }, 0),
-        (State::Starting { since }, None) => (Phase::Starting { since: *since }, 0),
         (State::Assigned { since }, None) if now.duration_since(*since) >= NODE_SILENCE => {
             (Phase::Unresponsive { since: *since }, 0)
         }
-        (State::Assigned { since }, None) => (Phase::Starting { since: *since }, 0),
+        (State::Starting { since } | State::Assigned { since }, None) => {
+            (Phase::Starting { since: *since }, 0)
+        }
         (State::Started { since }, None) => answered(*since, role, answer, now),
     }
 }

@@ -184,10 +184,8 @@ fn gateway(within_tls: bool) -> Pod {
 #[tokio::test]
 async fn engines_without_tls_are_asked_without_and_replaced_when_no_gateway_is_left_that_knows_none() {
     let secret = FleetSecret::parse(&known_secret().data.unwrap()[SECRET_KEY].0).unwrap();
-    let mut instances = vec![
-        without_tls(live("chat-0", Role::Prefill, true)),
-        without_tls(live("chat-1", Role::Decode, true)),
-    ];
+    let mut instances =
+        [without_tls(live("chat-0", Role::Prefill, true)), without_tls(live("chat-1", Role::Decode, true))];
     let mut engines = Vec::new();
     for (number, pod) in instances.iter_mut().enumerate() {
         let address = SocketAddr::from(([127, 7, 9, number as u8 + 1], 7070));

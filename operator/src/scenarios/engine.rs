@@ -51,15 +51,12 @@ pub(super) async fn start(
     let engine = FakeEngine { state: Arc::clone(&state), secret };
     let listener = TcpListener::bind(address).await.unwrap();
     let server = tonic::transport::Server::builder().add_service(EngineServer::new(engine));
-    let serving = match tls {
-        Some(material) => {
-            let incoming = Identity::new(material).unwrap().incoming(listener);
-            tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
-        }
-        None => {
-            let incoming = TcpIncoming::from(listener);
-            tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
-        }
+    let serving = if let Some(material) = tls {
+        let incoming = Identity::new(material).unwrap().incoming(listener);
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
+    } else {
+        let incoming = TcpIncoming::from(listener);
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() })
     };
     Running { state, serving }
 }

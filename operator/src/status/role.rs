@@ -20,15 +20,14 @@ pub fn of_role(
     };
     let ready = count(|instance| matches!(instance.phase, Phase::Ready { .. }));
     let (asked, generation) = (object.spec.replicas, object.metadata.generation);
-    let conditions = match stall {
-        Some(stall) => vec![
+    let conditions = if let Some(stall) = stall {
+        vec![
             (condition::READY, false, stall.reason, stall.message.clone()),
             (condition::STALLED, true, stall.reason, stall.message.clone()),
-        ],
-        None => {
-            let (all, message) = (ready >= asked, format!("{ready} of {asked} instances are ready"));
-            vec![(condition::READY, all, if all { "AllReady" } else { "Scaling" }, message)]
-        }
+        ]
+    } else {
+        let (all, message) = (ready >= asked, format!("{ready} of {asked} instances are ready"));
+        vec![(condition::READY, all, if all { "AllReady" } else { "Scaling" }, message)]
     };
     ServingRoleStatus {
         observed_generation: generation,

@@ -27,7 +27,7 @@ pub(crate) struct Scope {
     /// User to impersonate, for example to see what somebody else may see
     #[arg(long = "as", global = true, value_name = "USER")]
     user: Option<String>,
-    /// No colours; so does NO_COLOR in the environment
+    /// No colours; so does `NO_COLOR` in the environment
     #[arg(long, global = true)]
     no_color: bool,
 }

@@ -42,7 +42,7 @@ impl Fleet {
         let namespace = cluster.namespace().unwrap_or_default();
         let mut unseen = Unseen::default();
         let mut pods: Vec<Pod> = connection.of_cluster("pods", &cluster, &mut unseen).await;
-        pods.sort_by_key(|pod| pod.name_any());
+        pods.sort_by_key(kube::ResourceExt::name_any);
         let events = if wanted.events {
             let api = Api::namespaced(connection.client.clone(), &namespace);
             events(&api, &namespace, &cluster.name_any(), &mut unseen).await
@@ -168,7 +168,7 @@ pub(crate) async fn named(connection: &Connection, name: Option<&str>) -> Result
         (None, _) => Err(Failure::not_found(format!("there is no ServingCluster in namespace {namespace}"))),
         (Some(only), []) => Ok(only),
         (Some(last), others) => {
-            let names: Vec<String> = others.iter().chain([&last]).map(|one| one.name_any()).collect();
+            let names: Vec<String> = others.iter().chain([&last]).map(kube::ResourceExt::name_any).collect();
             Err(Failure::invalid(format!(
                 "namespace {namespace} has several ServingClusters, name one: {}",
                 names.join(", ")

@@ -42,6 +42,7 @@ enum Shell {
 }
 
 impl Completion {
+    #[allow(clippy::unnecessary_wraps, reason = "every command ends like this")]
     pub(crate) fn run(self) -> Result<Verdict, Failure> {
         let shell = match self.shell {
             Shell::Kubectl => {

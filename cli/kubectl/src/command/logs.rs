@@ -43,6 +43,7 @@ that to watch pods.";
 /// Show what instances and gateways print, merged by time, each line after the name of its pod.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Logs {
     /// Name of the ServingCluster [default: the only one of the namespace]
     name: Option<String>,

@@ -1,5 +1,7 @@
 //! `kubectl shoal version`: of this command, of operators, of what runs.
 
+use std::fmt::Write as _;
+
 use std::collections::BTreeSet;
 
 use clap::Args;
@@ -102,7 +104,7 @@ impl Versions {
         ] {
             let list = found.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             let list = if list.is_empty() { "none seen" } else { &list };
-            text.push_str(&format!("{name:<13}  {list}\n"));
+            let _ = writeln!(text, "{name:<13}  {list}");
         }
         text + &unseen(&self.unseen)
     }

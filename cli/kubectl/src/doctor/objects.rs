@@ -221,7 +221,7 @@ mod tests {
     use super::{super::text, *};
     use crate::view::fixtures;
 
-    fn policy(name: &str, own: bool, selector: serde_json::Value, types: &[&str]) -> NetworkPolicy {
+    fn policy(name: &str, own: bool, selector: &serde_json::Value, types: &[&str]) -> NetworkPolicy {
         let labels = if own {
             json!({ "shoal.dev/cluster": "chat", "app.kubernetes.io/managed-by": "shoal-operator" })
         } else {
@@ -245,15 +245,15 @@ mod tests {
     #[test]
     fn a_missing_policy_fails_and_a_foreign_one_on_gateways_is_noted() {
         let part = |part: &str| json!({ "shoal.dev/cluster": "chat", "app.kubernetes.io/component": part });
-        let instances = policy("chat-instances", true, part("instance"), &["Ingress", "Egress"]);
-        let gateway = policy("chat-gateway", true, part("gateway"), &["Ingress"]);
-        let deny = policy("default-deny", false, json!({}), &["Ingress", "Egress"]);
+        let instances = policy("chat-instances", true, &part("instance"), &["Ingress", "Egress"]);
+        let gateway = policy("chat-gateway", true, &part("gateway"), &["Ingress"]);
+        let deny = policy("default-deny", false, &json!({}), &["Ingress", "Egress"]);
         let pods = fixtures::fleet().pods;
         let told = |all: &[NetworkPolicy]| -> Vec<String> {
             of_policies(all, "chat", &pods).into_iter().map(|check| check.found).collect()
         };
         assert_eq!(told(&[instances.clone(), gateway.clone()]), ["instances and gateways have theirs"]);
-        assert_eq!(told(&[instances.clone()]), ["none guards the gateways"]);
+        assert_eq!(told(std::slice::from_ref(&instances)), ["none guards the gateways"]);
         assert_eq!(
             told(&[instances, gateway, deny]),
             ["default-deny also limits what the gateways may reach"]

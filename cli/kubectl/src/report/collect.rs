@@ -27,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) log_bytes: u64,
 }
 
-/// Group, version, kind and plural of what carries a cluster's label. No Secrets, no ConfigMaps.
+/// Group, version, kind and plural of what carries a cluster's label. No Secrets, no `ConfigMaps`.
 const KINDS: [(&str, &str, &str, &str); 11] = [
     ("shoal.dev", "v1alpha1", "ServingRole", "servingroles"),
     ("", "v1", "Pod", "pods"),

@@ -1,6 +1,8 @@
 //! Objects as an API server gives them, of a fleet in trouble: one instance ready, one stopping, one whose model
 //! is missing, one that no node takes, one without an image; a gateway.
 
+#![allow(clippy::needless_pass_by_value, reason = "values are written where they are given")]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;

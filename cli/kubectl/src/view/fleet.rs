@@ -16,7 +16,7 @@ pub(crate) struct FleetView {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) ready: bool,
-    /// Ready, Degraded, Progressing, Stalled, NotReady, or Unobserved while no operator has looked.
+    /// Ready, Degraded, Progressing, Stalled, `NotReady`, or Unobserved while no operator has looked.
     pub(crate) health: &'static str,
     pub(crate) generation: i64,
     pub(crate) observed_generation: i64,

@@ -29,7 +29,7 @@ pub(super) struct Measured {
 impl Sender {
     pub(super) fn new(base: &str, model: &str, max_tokens: u32) -> Self {
         Self {
-            client: Client::new(),
+            client: Client::default(),
             url: format!("{base}/completions"),
             model: model.to_owned(),
             max_tokens,

@@ -40,14 +40,16 @@ pub enum HttpError {
 #[derive(Debug, Clone)]
 pub struct Client(Pool<HttpConnector, Full<Bytes>>);
 
-impl Client {
-    pub fn new() -> Self {
+impl Default for Client {
+    fn default() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT));
         connector.set_nodelay(true);
         Self(Pool::builder(TokioExecutor::new()).build(connector))
     }
+}
 
+impl Client {
     /// The status of a GET; the body is dropped.
     pub async fn status(&self, url: &str) -> Result<u16, HttpError> {
         let response = self.send(Method::GET, url, None).await?;

@@ -115,13 +115,11 @@ impl Pods {
         let key = (secret.metadata.namespace.clone(), secret.metadata.name.clone());
         let (Some(material), (Some(namespace), Some(name))) = (material(secret), key) else { return Ok(()) };
         let mut identities = self.identities.write();
-        match identities.get(&(namespace.clone(), name.clone())) {
-            Some(known) => known.replace(&material),
-            None => {
-                identities.insert((namespace, name), Identity::new(&material)?);
-                Ok(())
-            }
+        if let Some(known) = identities.get(&(namespace.clone(), name.clone())) {
+            return known.replace(&material);
         }
+        identities.insert((namespace, name), Identity::new(&material)?);
+        Ok(())
     }
 
     fn keep(&self, secret: &Secret) {

@@ -103,8 +103,7 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap)
         return StatusCode::from_u16(status).unwrap().into_response();
     }
     let claimed = shared.lengths.lock().unwrap().get(uri.path()).copied().unwrap_or(content.len() as u64);
-    let piece = content[first..end].to_vec();
-    let mut response = body(Arc::clone(&shared), piece, fault).into_response();
+    let mut response = body(Arc::clone(&shared), &content[first..end], fault).into_response();
     if range.is_some() {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let told = format!("bytes {first}-{}/{claimed}", end.saturating_sub(1));
@@ -118,7 +117,7 @@ fn next_fault(shared: &Shared, path: &str) -> Option<Fault> {
     shared.faults.lock().unwrap().get_mut(path)?.pop_front()
 }
 
-fn body(shared: Arc<Shared>, content: Vec<u8>, fault: Option<Fault>) -> Body {
+fn body(shared: Arc<Shared>, content: &[u8], fault: Option<Fault>) -> Body {
     let until = match fault {
         Some(Fault::CutAfter(bytes) | Fault::StallAfter(bytes)) => bytes.min(content.len()),
         _ => content.len(),
