@@ -1,8 +1,6 @@
 //! `kubectl shoal version`: of this command, of operators, of what runs.
 
-use std::fmt::Write as _;
-
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
