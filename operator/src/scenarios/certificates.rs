@@ -205,11 +205,14 @@ async fn engines_without_tls_are_asked_without_and_replaced_when_no_gateway_is_l
         .await
         .0
         .unwrap();
-    let replacement = on(&pods(), Answer::Stored).checking(|_, sent| {
-        let args = sent["spec"]["containers"][0]["args"].as_array().unwrap();
-        assert!(args.contains(&json!("--tls-dir")), "{args:?}");
-        assert_eq!(sent["spec"]["volumes"][1]["secret"]["secretName"], "chat-tls");
-    });
-    let script = vec![gets_secret(), asks_cluster(&cluster()), replacement, ready()];
+    let replacement = || {
+        on(&pods(), Answer::Stored).checking(|_, sent| {
+            let args = sent["spec"]["containers"][0]["args"].as_array().unwrap();
+            assert!(args.contains(&json!("--tls-dir")), "{args:?}");
+            assert_eq!(sent["spec"]["volumes"][1]["secret"]["secretName"], "chat-tls");
+        })
+    };
+    // One of each role.
+    let script = vec![gets_secret(), asks_cluster(&cluster()), replacement(), replacement(), ready()];
     look(&cluster(), with(&[true, true]), Leadership::held(1), script).await.0.unwrap();
 }
