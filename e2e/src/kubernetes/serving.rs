@@ -65,6 +65,10 @@ impl Serving {
                 for role in [&status.prefill, &status.decode] {
                     ensure!(role.desired == role.ready, "{}", role.summary);
                 }
+                // Nodes learn of a Service's pods a moment after the pods are ready.
+                let address = self.address().await?;
+                let connected = tokio::net::TcpStream::connect(&address).await;
+                connected.with_context(|| format!("no node leads to {address} yet"))?;
                 Ok(found)
             })
             .await
