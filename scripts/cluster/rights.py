@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """rights.py ACCOUNT AUDIT_LOG...: what a service account was granted, beside what it did according to the audit log.
 
-ACCOUNT is NAMESPACE/NAME. Run it where the cluster can be reached. Prints what was refused and what was granted and
-never used, one "verb resource" a line, and fails if there is any. Server-side apply that makes an object is seen as a
+ACCOUNT is NAMESPACE/NAME. Run it where the cluster can be reached. Prints what was refused for want of a right that it
+does not have, and what was granted and never used, one "verb resource" a line, and fails if there is any. What admission
+refuses, for example in a namespace that is on its way out, is no want of a right. Server-side apply that makes an object is seen as a
 patch; it needs, and here counts as, create too.
 """
 
@@ -32,7 +33,7 @@ def granted(account):
 
 
 def done(account, logs):
-    """Verb, resource and outcome of every request that the account made."""
+    """Verb and resource of every request that the account made, and whether it had the right."""
     user = f"system:serviceaccount:{account.replace('/', ':')}"
     for log in logs:
         with open(log) as lines:
@@ -46,17 +47,18 @@ def done(account, logs):
                 group = reference.get("apiGroup")
                 name = f"{resource}.{group}" if group else resource
                 code = (entry.get("responseStatus") or {}).get("code")
-                yield entry["verb"], name, code
+                allowed = entry.get("annotations", {}).get("authorization.k8s.io/decision") != "forbid"
+                yield entry["verb"], name, allowed
                 if entry["verb"] == "patch" and code == 201:
-                    yield "create", name, code
+                    yield "create", name, allowed
 
 
 def main():
     account, *logs = sys.argv[1:]
     may = set(granted(account))
     did = list(done(account, logs))
-    refused = {(verb, name) for verb, name, code in did if code == 403}
-    unused = may - {(verb, name) for verb, name, code in did if code != 403}
+    refused = {(verb, name) for verb, name, allowed in did if not allowed} - may
+    unused = may - {(verb, name) for verb, name, allowed in did if allowed}
     for title, pairs in (("refused", refused), ("granted and never used", unused)):
         for verb, name in sorted(pairs, key=lambda pair: pair[::-1]):
             print(f"{title}: {verb} {name}")

@@ -86,6 +86,30 @@ async fn drift_a_deleted_fleet_secret_is_made_anew_and_new_pods_get_the_new_one(
     .await
 }
 
+/// As after a new secret, the operator looks when it starts.
+#[tokio::test]
+async fn drift_a_damaged_certificate_is_made_anew_and_the_fleet_serves_on() -> Result<()> {
+    in_namespace("drift-certificate", async |namespace| {
+        let chat = namespace.apply(&small("chat", 0, 1)).await?;
+        chat.settled().await?;
+        let before = chat.uids().await?;
+        let damage = r#"{"data": {"tls.crt": "bm9uZQ=="}}"#;
+        namespace.kubectl(&["patch", "secret", "chat-tls", "--type=merge", "--patch", damage]).await?;
+        restart_operator(&namespace.cluster).await?;
+        let mended = async || {
+            let certificate = at(namespace, "secret/chat-tls", "/data/tls.crt").await?;
+            ensure!(certificate.as_str().is_some_and(|text| text.len() > 400), "{certificate}");
+            Ok(())
+        };
+        namespace.until("the certificate is made anew", Duration::from_mins(1), mended).await?;
+        chat.settled().await?;
+        chat.ask("The capital of France is", 4).await?;
+        assert_eq!(chat.uids().await?, before, "no pod was restarted for it");
+        Ok(())
+    })
+    .await
+}
+
 /// The operator is left without its right to write network policies, says so where the user looks, and goes on once it
 /// has it again.
 #[tokio::test]
