@@ -7,7 +7,7 @@
 
 // Doc comments are printed as plain text by `kubectl explain`. KubeSchema clones each struct into a function,
 // where `pub` reaches nobody.
-#![allow(clippy::doc_markdown, unreachable_pub)]
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links, unreachable_pub)]
 
 use std::{borrow::Cow, collections::BTreeMap};
 

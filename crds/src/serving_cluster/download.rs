@@ -30,7 +30,7 @@ pub struct Download {
 #[serde(rename_all = "camelCase")]
 pub struct DownloadFile {
     /// Where it is: https, http or s3://bucket/key. Whoever may read the resource reads it, so no password belongs here.
-    /// Required. Example: https://models.example/smollm2.gguf.
+    /// Required. Example: "s3://models/smollm2.gguf".
     #[schemars(length(max = 2048))]
     #[x_kube(validation = Rule::new("self.matches('^(https|http|s3)://[^/?#@]+/([^?#]*/)?[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}([?#].*)?$')")
         .message("must be an https, http or s3 URL without user or password, whose last part is a file name of at most 200 letters, digits, '.', '_' or '-'"))]
