@@ -8,7 +8,7 @@ cd "$root"
 need_rust
 need_python
 
-# Half an hour in a cluster, and longer the first time: only for who asks.
+# Many minutes in a cluster, and more the first time, when its programs are built: only for who asks.
 kubernetes() {
     if [[ ${SHOAL_REQUIRE_CLUSTER:-} == 1 ]]; then
         SHOAL_BUILT=1 scripts/e2e.sh && SHOAL_BUILT=1 scripts/faults.sh

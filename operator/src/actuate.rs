@@ -39,7 +39,7 @@ const SETTLED: Duration = Duration::from_secs(5);
 /// An engine that did not answer is not asked again before.
 const SILENT: Duration = Duration::from_secs(1);
 /// With more engines than this, connections to those that are as they should be are not kept: each costs a
-/// file descriptor and some tens of kilobytes, and is made anew with a handshake.
+/// file descriptor and memory. It is then made anew, with its handshake, for every question.
 const CONNECTIONS: usize = 512;
 /// Without an answer for this long an engine is unresponsive.
 pub const SILENCE: Duration = Duration::from_secs(10);

@@ -45,7 +45,12 @@ impl ValidateError {
     }
 }
 
-pub fn validate(cluster: &ServingCluster, surroundings: &Surroundings) -> Result<Fleet, ValidateError> {
+/// Both, as a look at a new generation does.
+#[cfg(test)]
+pub(crate) fn validate(
+    cluster: &ServingCluster,
+    surroundings: &Surroundings,
+) -> Result<Fleet, ValidateError> {
     check(cluster)?;
     fleet(cluster, surroundings)
 }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Characters of `metadata.name`: instance names add a suffix and must stay DNS labels.
 pub const MAX_NAME_LENGTH: usize = 40;
-/// Instances of both roles together. What one cluster was measured with is 1,000.
+/// Instances of both roles together.
 pub const MAX_REPLICAS: i32 = 4096;
 
 /// What to serve and with how many instances of each role.

@@ -119,10 +119,8 @@ impl Fetching {
         let mut resumed = part.length() > 0;
         let mut idle = 0;
         loop {
-            if part.length() > length {
-                part.restart().map_err(disk(&self.path()))?;
-            }
-            if part.length() == length {
+            // Also what is longer than was told: it may be the wanted one, and is never asked for without end.
+            if part.length() >= length {
                 match self.check(&part) {
                     Ok(()) => return Ok(part),
                     Err(error) if !resumed => return Err(error),

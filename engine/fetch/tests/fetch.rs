@@ -1,6 +1,6 @@
 //! Files from real servers: one that misbehaves on order, and an S3 store.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail")]
 
 mod servers;
 
@@ -111,6 +111,21 @@ async fn another_content_than_wanted_never_gets_the_name() {
     assert_eq!(error.class(), Class::Invalid);
     assert!(error.to_string().contains("has SHA-256 "), "{error}");
     assert!(!folder.path().join("a").exists());
+}
+
+#[tokio::test]
+async fn a_source_that_is_longer_than_it_said_ends_it_unless_it_is_what_was_wanted() {
+    let server = FileServer::start([("/a", content(1_000))]).await;
+    server.claim_length("/a", 500);
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = Wanted::new("a", &sum(b"something else"), &server.url("/a")).unwrap();
+    let (wanted, source) = ([wanted], anonymous());
+    let bringing = bring(folder.path(), &wanted, &source);
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), bringing).await.expect("it ends");
+    assert_eq!(ended.unwrap_err().class(), Class::Invalid);
+    let grown = tempfile::tempdir().unwrap();
+    bring(grown.path(), &[server.wanted("a", "/a")], &source).await.unwrap();
+    assert_eq!(std::fs::read(grown.path().join("a")).unwrap(), content(1_000));
 }
 
 #[tokio::test]
