@@ -14,6 +14,7 @@ pub(crate) struct AdvanceParams {
     length: u64,
     position: u64,
     slot: u64,
+    index: u64,
     columns: u32,
     pages: u32,
     batch: u32,
@@ -32,6 +33,8 @@ pub struct Standing<'a, 'b> {
     pub lengths: &'a mut RowsMut<'b, u32>,
     pub positions: &'a mut RowsMut<'b, u32>,
     pub slots: &'a mut RowsMut<'b, u32>,
+    /// Of the next draw.
+    pub indices: &'a mut RowsMut<'b, u32>,
 }
 
 /// Moves every sequence of length > 0 one token on; `table` is `[batch][pages]`. A sequence without a page
@@ -42,9 +45,9 @@ pub fn advance<T: crate::KvElement>(
     pages: &KvPages<T>,
     standing: &mut Standing<'_, '_>,
 ) -> Result<(), LaunchError> {
-    let Standing { lengths, positions, slots } = standing;
+    let Standing { lengths, positions, slots, indices } = standing;
     let fits = |rows: &RowsMut<'_, u32>| rows.view.rows == 1 && rows.view.columns == table.rows;
-    require("advance", fits(lengths) && fits(positions) && fits(slots), || {
+    require("advance", fits(lengths) && fits(positions) && fits(slots) && fits(indices), || {
         format!("{} lengths for {} rows of pages", lengths.view.columns, table.rows)
     })?;
     let params = AdvanceParams {
@@ -53,6 +56,7 @@ pub fn advance<T: crate::KvElement>(
         length: lengths.view.address,
         position: positions.view.address,
         slot: slots.view.address,
+        index: indices.view.address,
         columns: table.columns as u32,
         pages: pages.pages() as u32,
         batch: table.rows as u32,

@@ -1,4 +1,4 @@
-//! Greedy sampling: the id of the largest logit of each row, and the step from one token to the next.
+//! Greedy sampling: the id of the largest logit of each row.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;
@@ -81,30 +81,41 @@ pub fn argmax<T: Logits>(
     scratch: &mut ArgmaxScratch,
     ids: &mut RowsMut<'_, u32>,
 ) -> Result<(), LaunchError> {
-    let ids = ids.view;
-    require("argmax", ids.rows == 1 && ids.columns == logits.rows && logits.columns > 0, || {
+    let kernel = T::kernel(queue.gpu().kernels());
+    by_parts(queue, "argmax", logits, scratch, ids.view, |parts, partial, grid| {
+        let params = params(logits, 0, partial, parts);
+        // SAFETY: the view covers every row that the kernel reads, and the scratch what it writes.
+        unsafe { kernel.launch(queue, grid, params) }
+    })
+}
+
+fn params<T>(logits: Rows<'_, T>, ids: u64, partial: u64, parts: u32) -> ArgmaxParams {
+    let (stride, vocab) = (logits.stride as u64, logits.columns as u32);
+    ArgmaxParams { logits: logits.address, ids, partial, stride, vocab, parts }
+}
+
+/// The best of each part of each row by `launch`, which is given the number of parts, where they go and the grid; then
+/// the best of the parts.
+pub(crate) fn by_parts<T>(
+    queue: &Queue,
+    kernel: &'static str,
+    logits: Rows<'_, T>,
+    scratch: &mut ArgmaxScratch,
+    ids: Rows<'_, u32>,
+    launch: impl FnOnce(u32, u64, Grid) -> Result<(), LaunchError>,
+) -> Result<(), LaunchError> {
+    require(kernel, ids.rows == 1 && ids.columns == logits.rows && logits.columns > 0, || {
         format!("{} x {} logits into {} ids", logits.rows, logits.columns, ids.columns)
     })?;
-    require("argmax", logits.rows <= scratch.rows, || {
+    require(kernel, logits.rows <= scratch.rows, || {
         format!("{} rows with scratch for {}", logits.rows, scratch.rows)
     })?;
     let most = (16 * queue.gpu().multiprocessors()).div_ceil(logits.rows.max(1)).min(MAX_PARTS);
     let parts = logits.columns.div_ceil(THREADS as usize).min(most);
-    let params = ArgmaxParams {
-        logits: logits.address,
-        ids: ids.address,
-        partial: scratch.best.address(),
-        stride: logits.stride as u64,
-        vocab: logits.columns as u32,
-        parts: parts as u32,
-    };
-    let part = Grid { blocks: [parts, logits.rows, 1], threads: THREADS, shared: 0 };
+    let partial = scratch.best.address();
+    launch(parts as u32, partial, Grid { blocks: [parts, logits.rows, 1], threads: THREADS, shared: 0 })?;
     let pick = Grid { blocks: [logits.rows, 1, 1], threads: 32, shared: 0 };
-    let kernels = queue.gpu().kernels();
-    // SAFETY: the views cover every row that the kernels read and every id that they write, and the scratch
-    // has `MAX_PARTS` pairs for each row.
-    unsafe {
-        T::kernel(kernels).launch(queue, part, params)?;
-        kernels.argmax_pick.launch(queue, pick, params)
-    }
+    let params = params(logits, ids.address, partial, parts as u32);
+    // SAFETY: the view covers every id that is written, and the scratch has `MAX_PARTS` pairs for each row.
+    unsafe { queue.gpu().kernels().argmax_pick.launch(queue, pick, params) }
 }

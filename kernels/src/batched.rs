@@ -3,6 +3,7 @@
 
 use cudarc::driver::sys;
 
+use crate::gpu::OpenError;
 use crate::launch::{Function, Grid, LaunchError, Params, require};
 use crate::queue::Queue;
 use crate::tensor_map::{BOX_COLUMNS, describe};
@@ -31,8 +32,30 @@ const ROWS: usize = 128;
 const DEPTH: usize = BOX_COLUMNS;
 const THREADS: u32 = 288;
 
-/// Kernels by tokens, then by finish: store, add, wide, silu.
-pub(crate) type Kernels = [[Function<BatchedParams>; 4]; 3];
+/// Blocks of a cluster at most.
+const MOST_SLICES: usize = 8;
+
+/// Kernels by tokens, and what the device holds of them.
+pub(crate) type Kernels = [Variant; 3];
+
+pub(crate) struct Variant {
+    /// By finish: store, add, wide, silu.
+    pub(crate) finishes: [Function<BatchedParams>; 4],
+    /// By blocks of a cluster, from 1 on: clusters that the device holds at once.
+    resident: [usize; MOST_SLICES],
+}
+
+impl Variant {
+    pub(crate) fn new(place: usize, finishes: [Function<BatchedParams>; 4]) -> Result<Self, OpenError> {
+        let mut resident = [0; MOST_SLICES];
+        for (index, clusters) in resident.iter_mut().enumerate() {
+            let blocks = index + 1;
+            let grid = Grid { blocks: [blocks, 1, 1], threads: THREADS, shared: shared(place) };
+            *clusters = finishes[0].resident_clusters(grid, [blocks as u32, 1])?;
+        }
+        Ok(Self { finishes, resident })
+    }
+}
 
 /// Dynamic shared memory of a kernel: its boxes, and what aligns them.
 pub(crate) fn shared(place: usize) -> u32 {
@@ -59,7 +82,8 @@ pub(crate) unsafe fn launch(queue: &Queue, finish: usize, batch: &Batch) -> Resu
     let place = TOKENS.iter().position(|most| tokens <= *most);
     require(KERNEL, place.is_some(), || format!("{tokens} tokens are more than 128"))?;
     let place = place.unwrap_or_default();
-    let slices = slices(outputs, inputs, queue.gpu().multiprocessors());
+    let variant = &queue.gpu().kernels().batched[place];
+    let slices = slices(outputs, inputs, &variant.resident);
     let params = BatchedParams {
         weight: describe(weight, [inputs, outputs], ROWS)?,
         x: describe(x, [inputs, tokens], TOKENS[place])?,
@@ -72,27 +96,32 @@ pub(crate) unsafe fn launch(queue: &Queue, finish: usize, batch: &Batch) -> Resu
     let blocks = [outputs.div_ceil(ROWS) * slices, 1, 1];
     let grid = Grid { blocks, threads: THREADS, shared: shared(place) };
     // SAFETY: as the caller promises.
-    unsafe {
-        queue.gpu().kernels().batched[place][finish].launch_clustered(queue, grid, [slices as u32, 1], params)
-    }
+    unsafe { variant.finishes[finish].launch_clustered(queue, grid, [slices as u32, 1], params) }
 }
 
-/// Blocks that share the inputs of one tile: one block for each multiprocessor, or nearly.
-fn slices(outputs: usize, inputs: usize, multiprocessors: usize) -> usize {
+/// Blocks that share the inputs of one tile: as many as the device holds at once for all tiles. A second wave of a few
+/// clusters would take as long as the first.
+fn slices(outputs: usize, inputs: usize, resident: &[usize; MOST_SLICES]) -> usize {
     let tiles = outputs.div_ceil(ROWS);
-    let fits = |slices: &usize| tiles * slices <= multiprocessors && slices * DEPTH <= inputs;
-    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+    let fits = |slices: &usize| tiles <= resident[slices - 1] && slices * DEPTH <= inputs;
+    (2..=MOST_SLICES).rev().find(fits).unwrap_or(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Clusters of 132 multiprocessors with two blocks each, in groups of 16 and 18.
+    const RESIDENT: [usize; MOST_SLICES] = [264, 132, 84, 64, 50, 40, 34, 32];
+
     #[test]
     fn slices_fill_the_device_and_no_more() {
-        let slices = |outputs, inputs| slices(outputs, inputs, 132);
-        assert_eq!([slices(4096, 4096), slices(6144, 4096), slices(28672, 4096)], [4, 2, 1]);
-        assert_eq!(slices(256, 64), 1, "each slice has inputs");
+        let of = |outputs, inputs| slices(outputs, inputs, &RESIDENT);
+        assert_eq!([of(4096, 4096), of(6144, 4096), of(28672, 4096)], [8, 5, 1]);
+        assert_eq!(of(256, 64), 1, "each slice has inputs");
+        let mut fewer = RESIDENT;
+        fewer[7] = 31;
+        assert_eq!(slices(4096, 4096, &fewer), 7, "32 clusters of 8 would need a second wave");
         assert_eq!([0, 1, 2].map(shared), [5 * 20480 + 1024, 4 * 24576 + 1024, 3 * 32768 + 1024]);
     }
 }

@@ -9,7 +9,9 @@ use cudarc::driver::{CudaContext, DriverError, result, sys};
 
 use crate::launch::{ErrorClass, Function, LaunchError, Params};
 use crate::table::{BUILD, units};
-use crate::{activation, advance, argmax, batched, decode, embedding, norm, prefill, probe, rope, skinny};
+use crate::{
+    activation, advance, argmax, batched, decode, draw, embedding, norm, prefill, probe, rope, skinny,
+};
 
 /// Why a device cannot be used. Found at start, never in the middle of a request.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +63,9 @@ pub(crate) struct Kernels {
     pub(crate) argmax_f32: Function<argmax::ArgmaxParams>,
     pub(crate) argmax_bf16: Function<argmax::ArgmaxParams>,
     pub(crate) argmax_pick: Function<argmax::ArgmaxParams>,
+    pub(crate) draw: Function<draw::DrawParams>,
     pub(crate) advance: Function<advance::AdvanceParams>,
-    /// By pairing (half, interleaved), then by page element (bf16, f16).
-    pub(crate) rope: [[Function<rope::QkRopeParams>; 2]; 2],
+    pub(crate) rope: rope::Kernels,
     /// By page element (bf16, f16), then by head dimension (64, 128).
     pub(crate) decode: [[Function<decode::DecodeParams>; 2]; 2],
     /// For pages of f16, by head dimension.
@@ -178,7 +180,8 @@ impl Kernels {
             Ok([a?, b?, c?, d?])
         }
         let skinny = |m: &Modules, place: usize, names| set(m, skinny::VARIANTS[place].shared(), names);
-        let batched = |m: &Modules, place, names| set(m, batched::shared(place), names);
+        let batched =
+            |m: &Modules, place, names| batched::Variant::new(place, set(m, batched::shared(place), names)?);
         let m = modules;
         Ok(Self {
             gather: get(m, "gather_bf16")?,
@@ -188,10 +191,23 @@ impl Kernels {
             argmax_f32: get(m, "argmax_f32")?,
             argmax_bf16: get(m, "argmax_bf16")?,
             argmax_pick: get(m, "argmax_pick")?,
+            draw: get(m, "draw_f32")?,
             advance: get(m, "advance")?,
             rope: [
-                [get(m, "qk_rope_write_half_bf16")?, get(m, "qk_rope_write_half_f16")?],
-                [get(m, "qk_rope_write_interleaved_bf16")?, get(m, "qk_rope_write_interleaved_f16")?],
+                [
+                    [get(m, "qk_rope_write_half_bf16_64")?, get(m, "qk_rope_write_half_bf16_128")?],
+                    [get(m, "qk_rope_write_half_f16_64")?, get(m, "qk_rope_write_half_f16_128")?],
+                ],
+                [
+                    [
+                        get(m, "qk_rope_write_interleaved_bf16_64")?,
+                        get(m, "qk_rope_write_interleaved_bf16_128")?,
+                    ],
+                    [
+                        get(m, "qk_rope_write_interleaved_f16_64")?,
+                        get(m, "qk_rope_write_interleaved_f16_128")?,
+                    ],
+                ],
             ],
             decode: [
                 [get(m, "decode_bf16_64")?, get(m, "decode_bf16_128")?],

@@ -111,6 +111,18 @@ impl<P: Params> Function<P> {
         Ok(self)
     }
 
+    /// Clusters of a shape that the device holds at once; `grid` is one of them.
+    pub(crate) fn resident_clusters(&self, grid: Grid, cluster: [u32; 2]) -> Result<usize, OpenError> {
+        let mut attributes = attributes(Chain::Serial, cluster);
+        let config = config(&grid, std::ptr::null_mut(), &mut attributes);
+        let mut clusters = 0;
+        // SAFETY: the function is loaded in the current context, and both pointers are valid for the call.
+        unsafe { sys::cuOccupancyMaxActiveClusters(&raw mut clusters, self.raw, &raw const config) }
+            .result()
+            .map_err(|source| OpenError::Driver { action: self.name, source })?;
+        Ok(usize::try_from(clusters).unwrap_or_default())
+    }
+
     /// Enqueues one launch. An empty grid is no work and no error.
     ///
     /// # Safety
@@ -140,18 +152,7 @@ impl<P: Params> Function<P> {
             format!("a grid of {x} x {y} x {z} blocks is past what a launch can have")
         })?;
         let mut attributes = attributes(queue.chain(), cluster);
-        let config = sys::CUlaunchConfig {
-            gridDimX: x as u32,
-            gridDimY: y as u32,
-            gridDimZ: z as u32,
-            blockDimX: grid.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: grid.shared,
-            hStream: queue.stream().cu_stream(),
-            attrs: attributes.as_mut_ptr(),
-            numAttrs: attributes.len() as u32,
-        };
+        let config = config(&grid, queue.stream().cu_stream(), &mut attributes);
         let mut arguments = [(&raw mut params).cast()];
         queue.stream().context().bind_to_thread().map_err(LaunchError::driver(self.name))?;
         // SAFETY: the argument array has one pointer to a structure of the size that the function takes,
@@ -161,6 +162,26 @@ impl<P: Params> Function<P> {
         }
         .result()
         .map_err(LaunchError::driver(self.name))
+    }
+}
+
+fn config(
+    grid: &Grid,
+    stream: sys::CUstream,
+    attributes: &mut [sys::CUlaunchAttribute],
+) -> sys::CUlaunchConfig {
+    let [x, y, z] = grid.blocks.map(|blocks| blocks as u32);
+    sys::CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: grid.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: grid.shared,
+        hStream: stream,
+        attrs: attributes.as_mut_ptr(),
+        numAttrs: attributes.len() as u32,
     }
 }
 

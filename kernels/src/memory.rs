@@ -134,6 +134,23 @@ impl<T> Buffer<T> {
     ) -> Result<RowsMut<'_, T>, LaunchError> {
         Rows::new(self.address, self.len, offset, [rows, columns, stride]).map(RowsMut::from_exclusive)
     }
+
+    /// The first `len` elements of each of `N` arrays that lie `stride` apart.
+    pub fn arrays_mut<const N: usize>(
+        &mut self,
+        stride: usize,
+        len: usize,
+    ) -> Result<[RowsMut<'_, T>; N], LaunchError> {
+        let arrays = self.strided_mut(0, N, len, stride)?.view;
+        let size = (stride * size_of::<T>()) as u64;
+        let array = |place| Rows::new(arrays.address + place as u64 * size, len, 0, [1, len, len]);
+        // None overlaps another: `len` is at most `stride`.
+        let mut views = [array(0)?; N];
+        for (place, view) in views.iter_mut().enumerate() {
+            *view = array(place)?;
+        }
+        Ok(views.map(RowsMut::from_exclusive))
+    }
 }
 
 impl<T> Drop for Buffer<T> {

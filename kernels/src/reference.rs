@@ -38,6 +38,23 @@ pub fn argmax(row: &[f64]) -> u32 {
     best.map_or(u32::MAX, |(index, _)| index as u32)
 }
 
+/// What is added to `token`'s logit, over the temperature, before the largest wins: Gumbel noise, a function of the seed,
+/// the draw's index and the token.
+pub fn gumbel(seed: u64, index: u32, token: u32) -> f64 {
+    let key = mix(seed.wrapping_add(mix(u64::from(index) ^ 0x5348_4f41_4c00_0002)));
+    let bits = mix(key ^ mix(u64::from(token))) >> 24;
+    let uniform = (bits as f64 + 0.5) / (1_u64 << 40) as f64;
+    -(-(-uniform).ln_1p()).ln()
+}
+
+/// `SplitMix64`'s output function.
+fn mix(value: u64) -> u64 {
+    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 /// Rotates the first `2·cos.len()` elements of one head by one position's cosines and sines.
 pub fn rope(head: &mut [f64], cos: &[f64], sin: &[f64], pairing: Pairing) {
     let half = cos.len();

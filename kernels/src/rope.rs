@@ -3,7 +3,8 @@
 
 use half::bf16;
 
-use crate::launch::{Grid, LaunchError, Params, require};
+use crate::decode::head_variant;
+use crate::launch::{Function, Grid, LaunchError, Params, require};
 use crate::pages::{KvElement, KvPages, PagesParams};
 use crate::queue::Queue;
 use crate::view::{Rows, RowsMut};
@@ -23,8 +24,6 @@ pub(crate) struct QkRopeParams {
     qkv_stride: u64,
     tokens: u32,
     q_heads: u32,
-    dim: u32,
-    rotary: u32,
     positions: u32,
     eps: f32,
 }
@@ -34,22 +33,27 @@ unsafe impl Params for QkRopeParams {
     const UNIT: &'static str = "qk_rope_write";
 }
 
-const WARPS: usize = 4;
-const MAX_DIM: usize = 256;
+const KERNEL: &str = "qk_rope_write";
+const THREADS: usize = 128;
+/// Elements of a head that one thread owns.
+const EACH: usize = 16;
 
 /// A slot that no key or value is written to.
 pub const NO_SLOT: u32 = u32::MAX;
 
+/// Kernels by pairing (half, interleaved), then by page element (bf16, f16), then by head dimension (64, 128).
+pub(crate) type Kernels = [[[Function<QkRopeParams>; 2]; 2]; 2];
+
 /// Which two elements of a head rotate together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairing {
-    /// `(i, i + rotary / 2)`.
+    /// `(i, i + head_dim / 2)`.
     Half,
     /// `(2i, 2i + 1)`.
     Interleaved,
 }
 
-/// Cosines and sines of every position, scaling included: `[positions][rotary / 2]`, dense.
+/// Cosines and sines of every position, scaling included: `[positions][head_dim / 2]`, dense.
 #[derive(Debug, Clone, Copy)]
 pub struct RopeTables<'a> {
     pub cos: Rows<'a, f32>,
@@ -72,7 +76,7 @@ pub struct QkRope<'a> {
 }
 
 /// Writes queries to `q_out`, `[tokens][q_heads·head_dim]` dense, and keys and values to `layer` of their
-/// pages. `head_dim` is even and at most 256.
+/// pages. `head_dim` is 64 or 128; all rows are 16-byte aligned.
 pub fn qk_rope_write<T: KvElement>(
     queue: &Queue,
     step: &QkRope<'_>,
@@ -80,15 +84,14 @@ pub fn qk_rope_write<T: KvElement>(
     layer: usize,
     q_out: &mut RowsMut<'_, bf16>,
 ) -> Result<(), LaunchError> {
+    let variant = head_variant(KERNEL, pages.head_dim())?;
     let params = params(step, pages, layer, q_out.view)?;
     let heads = params.q_heads as usize + 2 * pages.kv_heads();
-    let work = step.qkv.rows * heads;
-    require("qk_rope_write", i32::try_from(work).is_ok(), || {
-        format!("{work} heads of all tokens are too many")
-    })?;
-    let blocks = [work.div_ceil(WARPS), 1, 1];
-    let grid = Grid { blocks, threads: WARPS as u32 * 32, shared: 0 };
-    let kernel = &queue.gpu().kernels().rope[usize::from(step.pairing == Pairing::Interleaved)][T::VARIANT];
+    let work = step.qkv.rows * heads * (pages.head_dim() / EACH);
+    require(KERNEL, i32::try_from(work).is_ok(), || format!("{work} threads for all heads are too many"))?;
+    let grid = Grid { blocks: [work.div_ceil(THREADS), 1, 1], threads: THREADS as u32, shared: 0 };
+    let pairing = usize::from(step.pairing == Pairing::Interleaved);
+    let kernel = &queue.gpu().kernels().rope[pairing][T::VARIANT][variant];
     // SAFETY: the views cover every row that the kernel touches, and it checks slots against the pages.
     unsafe { kernel.launch(queue, grid, params) }
 }
@@ -99,12 +102,10 @@ fn params<T: KvElement>(
     layer: usize,
     q_out: Rows<'_, bf16>,
 ) -> Result<QkRopeParams, LaunchError> {
-    const KERNEL: &str = "qk_rope_write";
     let QkRope { qkv, norm, tables, pairing: _, positions, slots } = step;
     let (tokens, dim) = (qkv.rows, pages.head_dim());
-    let rotary = tables.cos.columns * 2;
-    require(KERNEL, dim.is_multiple_of(2) && dim <= MAX_DIM && (2..=dim).contains(&rotary), || {
-        format!("head dimension {dim} (even, at most {MAX_DIM}) with {rotary} rotated elements")
+    require(KERNEL, tables.cos.columns * 2 == dim, || {
+        format!("rotations of {} elements for heads of {dim}", tables.cos.columns * 2)
     })?;
     require(
         KERNEL,
@@ -123,6 +124,10 @@ fn params<T: KvElement>(
             && tables.sin.dense(),
         || "cosines and sines differ in shape, are empty or not dense".into(),
     )?;
+    let (q, k) = norm.map_or((q_out, q_out), |(q, k, _)| (q, k));
+    let aligned =
+        [*qkv, q_out, q, k].iter().all(Rows::vectors) && tables.cos.vectors() && tables.sin.vectors();
+    require(KERNEL, aligned, || format!("rows, {} elements apart, are not 16-byte aligned", qkv.stride))?;
     let per_token = |rows: &Rows<'_, u32>| rows.rows == 1 && rows.columns == tokens;
     require(KERNEL, per_token(positions) && per_token(slots), || {
         format!("{} positions and {} slots for {tokens} tokens", positions.columns, slots.columns)
@@ -146,8 +151,6 @@ fn params<T: KvElement>(
         qkv_stride: qkv.stride as u64,
         tokens: tokens as u32,
         q_heads: (q_out.columns / dim) as u32,
-        dim: dim as u32,
-        rotary: rotary as u32,
         positions: rows as u32,
         eps: norm.map_or(0.0, |(_, _, eps)| eps),
     })

@@ -71,6 +71,12 @@ impl Variant {
         };
         [8, 4, 2].into_iter().find(fits).unwrap_or(1)
     }
+
+    /// A block for each slice of each tile, but no more than the device holds: blocks take tile after tile.
+    fn blocks(self, outputs: usize, slices: usize, multiprocessors: usize) -> usize {
+        let held = multiprocessors * self.resident / slices;
+        outputs.div_ceil(self.rows()).min(held.max(1)) * slices
+    }
 }
 
 /// The kernel for so many tokens. Of two for the same tokens the second has fewer reads under way but three
@@ -148,7 +154,7 @@ pub fn skinny(
         inputs: inputs as u32,
         slices: slices as u32,
     };
-    let blocks = [outputs.div_ceil(variant.rows()) * slices, 1, 1];
+    let blocks = [variant.blocks(outputs, slices, multiprocessors), 1, 1];
     let grid = Grid { blocks, threads: THREADS, shared: variant.shared() };
     // SAFETY: the views are dense and of the shape that the kernel is told.
     unsafe {
@@ -168,6 +174,11 @@ mod tests {
         assert_eq!([slices(1, 4096, 4096), slices(1, 28672, 4096)], [1, 1]);
         assert_eq!([slices(16, 4096, 4096), slices(16, 6144, 4096)], [2, 1]);
         assert_eq!(slices(16, 256, 128), 1, "each slice has inputs");
+        let blocks = |tokens: usize, outputs, slices| {
+            VARIANTS[place(tokens, outputs, 132).expect("a variant")].blocks(outputs, slices, 132)
+        };
+        assert_eq!([blocks(1, 4096, 1), blocks(1, 6144, 1), blocks(1, 28672, 1)], [256, 384, 264]);
+        assert_eq!(blocks(16, 4096, 2), 256);
         assert_eq!([4096, 6144, 28672].map(|outputs| place(8, outputs, 132)), [Some(0), Some(1), Some(0)]);
         assert_eq!([9, 17].map(|tokens| place(tokens, 6144, 132)), [Some(2), None]);
     }

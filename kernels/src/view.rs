@@ -73,4 +73,9 @@ impl<'a, T> RowsMut<'a, T> {
     pub(crate) fn from_exclusive(view: Rows<'a, T>) -> Self {
         Self { view, exclusive: PhantomData }
     }
+
+    /// As a kernel that reads takes it.
+    pub fn rows(&self) -> Rows<'_, T> {
+        self.view
+    }
 }

@@ -84,7 +84,16 @@ impl Backend for CudaBackend {
     }
 
     fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), BackendError> {
-        self.model.forward(batch, logits).map_err(|error| match error {
+        self.forward_beside(batch, logits, &mut || {})
+    }
+
+    fn forward_beside(
+        &mut self,
+        batch: &[SequenceRows<'_>],
+        logits: &mut Vec<f32>,
+        beside: &mut dyn FnMut(),
+    ) -> Result<(), BackendError> {
+        self.model.forward_beside(batch, logits, beside).map_err(|error| match error {
             StepError::Empty { sequence } => BackendError::Empty { sequence },
             StepError::Token { token, vocabulary } => BackendError::Token { token, vocabulary },
             StepError::Pages { tokens, start, needed, given } => {
@@ -92,6 +101,14 @@ impl Backend for CudaBackend {
             }
             other => BackendError::Device(other.to_string()),
         })
+    }
+
+    fn draws(&self) -> bool {
+        true
+    }
+
+    fn drawn(&self) -> &[u32] {
+        self.model.drawn()
     }
 
     fn publish(&mut self, pages: &[u32]) -> Result<(), BackendError> {

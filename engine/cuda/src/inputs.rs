@@ -1,8 +1,9 @@
 //! What one step computes on, from the scheduler's rows to one array that is copied to the device.
 
-use shoal_kernels::{Buffer, LaunchError, NO_SLOT, PAGE_TOKENS, PageTable, Rows};
+use shoal_kernels::{Buffer, Draws, LaunchError, NO_SLOT, PAGE_TOKENS, PageTable, Rows};
 use shoal_model::{LogitRows, SequenceRows};
 
+use crate::slate::draw_numbers;
 use crate::{StepError, buckets};
 
 /// Bounds of a step.
@@ -67,7 +68,7 @@ fn slot(pages: &[u32], position: usize) -> u32 {
 }
 
 /// Numbers of a step and the places of its arrays in one device buffer:
-/// `ids | positions | slots | lengths | starts | picks | page table`.
+/// `ids | positions | slots | lengths | starts | picks | four numbers of draws, by pick | page table`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Rows that mean something, and with padding.
@@ -89,9 +90,10 @@ impl Layout {
         self.decode + self.prefill
     }
 
-    fn offsets(&self) -> [usize; 7] {
-        let sizes = [self.rows, self.rows, self.rows, self.sequences(), self.prefill + 1, self.picks];
-        let mut offsets = [0; 7];
+    fn offsets(&self) -> [usize; 8] {
+        let sizes =
+            [self.rows, self.rows, self.rows, self.sequences(), self.prefill + 1, self.picks, 4 * self.picks];
+        let mut offsets = [0; 8];
         for (index, size) in sizes.iter().enumerate() {
             offsets[index + 1] = offsets[index] + size;
         }
@@ -99,20 +101,20 @@ impl Layout {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.offsets()[6] + self.sequences() * self.columns
+        self.offsets()[7] + self.sequences() * self.columns
     }
 
     /// The largest of any step within the limits.
     pub(crate) fn most(limits: &Limits) -> usize {
         let (rows, sequences) = (buckets::rows(limits.tokens), buckets::rows(limits.sequences));
-        3 * rows + 3 * sequences + 1 + sequences * limits.columns
+        3 * rows + 7 * sequences + 1 + sequences * limits.columns
     }
 
     /// Orders the batch and writes its arrays to `host`.
     pub(crate) fn write(batch: &[SequenceRows<'_>], host: &mut [u32]) -> Self {
         let order: Vec<usize> = order(batch);
         let layout = Self::of(batch);
-        let [_, positions, slots, lengths, starts, picks, table] = layout.offsets();
+        let [_, positions, slots, lengths, starts, picks, draws, table] = layout.offsets();
         host[..layout.len()].fill(0);
         host[slots..lengths].fill(NO_SLOT);
         let mut row = 0;
@@ -134,9 +136,12 @@ impl Layout {
             host[table + place * layout.columns..][..used].copy_from_slice(&pages[..used]);
         }
         host[starts + layout.prefill] = (row - layout.decode) as u32;
-        let wanted = batch.iter().zip(&pick).filter(|(sequence, _)| sequence.logits == LogitRows::Last);
-        for (to, (_, row)) in host[picks..table].iter_mut().zip(wanted) {
-            *to = *row;
+        let wanted = batch.iter().zip(&pick).filter(|(sequence, _)| wants_row(sequence));
+        for (place, (sequence, row)) in wanted.enumerate() {
+            host[picks + place] = *row;
+            for (array, number) in draw_numbers(sequence.logits).into_iter().enumerate() {
+                host[draws + array * layout.picks + place] = number;
+            }
         }
         layout
     }
@@ -144,7 +149,7 @@ impl Layout {
     pub(crate) fn of(batch: &[SequenceRows<'_>]) -> Self {
         let tokens = batch.iter().map(|sequence| sequence.tokens.len()).sum();
         let decode = batch.iter().filter(|sequence| sequence.tokens.len() == 1).count();
-        let wanted = batch.iter().filter(|sequence| sequence.logits == LogitRows::Last).count();
+        let wanted = batch.iter().filter(|sequence| wants_row(sequence)).count();
         let end = |sequence: &SequenceRows<'_>| sequence.start + sequence.tokens.len();
         Self {
             tokens,
@@ -158,8 +163,15 @@ impl Layout {
         }
     }
 
+    /// How each row of logits draws.
+    pub(crate) fn draws<'a>(&self, buffer: &'a Buffer<u32>) -> Result<Draws<'a>, LaunchError> {
+        let first = self.offsets()[6];
+        let array = |place| buffer.strided(first + place * self.picks, 1, self.picks, self.picks);
+        Ok(Draws { temperatures: array(0)?, indices: array(1)?, seeds: [array(2)?, array(3)?] })
+    }
+
     pub(crate) fn views<'a>(&self, buffer: &'a Buffer<u32>) -> Result<Step<'a>, LaunchError> {
-        let [ids, positions, slots, lengths, starts, picks, table] = self.offsets();
+        let [ids, positions, slots, lengths, starts, picks, _, table] = self.offsets();
         let flat = |offset, len| buffer.strided(offset, 1, len, len);
         let sequences = |first: usize, count: usize| -> Result<PageTable<'a>, LaunchError> {
             Ok(PageTable {
@@ -186,6 +198,11 @@ impl Layout {
             picks: Some(flat(picks, self.picks)?),
         })
     }
+}
+
+/// Whether a row of logits is computed for a sequence.
+pub(crate) fn wants_row(sequence: &SequenceRows<'_>) -> bool {
+    sequence.logits != LogitRows::None
 }
 
 /// Places of the batch's sequences: those of one token first, in their order.
@@ -221,6 +238,8 @@ pub(crate) struct Runs<'a> {
 
 #[cfg(test)]
 mod tests {
+    use shoal_model::Draw;
+
     use super::*;
 
     const LIMITS: Limits = Limits { tokens: 100, sequences: 4, columns: 4, vocabulary: 50, pages: 9 };
@@ -233,20 +252,26 @@ mod tests {
     fn single_tokens_come_first_and_logits_keep_the_batch_order() {
         let batch = [
             rows(&[1, 2, 3], 62, &[4, 7], LogitRows::Last),
-            rows(&[9], 64, &[2, 5], LogitRows::Last),
+            rows(
+                &[9],
+                64,
+                &[2, 5],
+                LogitRows::Drawn(Draw { temperature: 0.5, seed: 3 << 32 | 7, index: 11 }),
+            ),
             rows(&[5, 6], 0, &[1], LogitRows::None),
         ];
         check(&batch, &LIMITS).expect("fits");
         let mut host = vec![77; Layout::most(&LIMITS)];
         let layout = Layout::write(&batch, &mut host);
-        let [_, positions, slots, lengths, starts, picks, table] = layout.offsets();
+        let [_, positions, slots, lengths, starts, picks, draws, table] = layout.offsets();
         assert_eq!((layout.tokens, layout.rows, layout.decode, layout.prefill), (6, 8, 1, 2));
         assert_eq!(host[..8], [9, 1, 2, 3, 5, 6, 0, 0]);
         assert_eq!(host[positions..slots], [64, 62, 63, 64, 0, 1, 0, 0]);
         assert_eq!(host[slots..lengths], [320, 318, 319, 448, 64, 65, NO_SLOT, NO_SLOT]);
         assert_eq!(host[lengths..starts], [65, 65, 2]);
         assert_eq!(host[starts..picks], [0, 3, 5]);
-        assert_eq!(host[picks..table], [3, 0], "rows of the first and the second sequence");
+        assert_eq!(host[picks..draws], [3, 0], "rows of the first and the second sequence");
+        assert_eq!(host[draws..table], [0, 0.5_f32.to_bits(), 0, 11, 0, 7, 0, 3], "only the second draws");
         assert_eq!(host[table..layout.len()], [2, 5, 4, 7, 1, 0]);
         assert!(layout.len() <= Layout::most(&LIMITS));
     }

@@ -3,9 +3,11 @@
 //! ```text
 //! Checkpoint ──pinned staging──> weights (bf16)      pages: one plain allocation, in the layout of transfer
 //!                                     │                   │
-//! SequenceRows ──one copy──> inputs ──┴── layers ──┬── logits ──> host            (forward)
-//!                                                  └── argmax ──> next inputs     (greedy, a graph per batch size)
+//! SequenceRows ──one copy──> inputs ──┴── layers ──┬── logits ──> host      (for requests that need them)
+//!                                                  └── draw ──> ids ──> host
 //! ```
+//!
+//! A step of one token for each sequence is a graph per batch size, and leaves the inputs of the next step in place.
 //!
 //! A step's rows go through the same kernels whether they decode or prefill, except for attention. Results
 //! do not depend on which pages hold a sequence; they may differ in the last bits between batch sizes,
@@ -24,6 +26,7 @@ mod profile;
 mod rope;
 mod runner;
 mod scratch;
+mod slate;
 mod support;
 mod tune;
 mod weights;

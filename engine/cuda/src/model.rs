@@ -1,21 +1,25 @@
 //! A loaded model: what the scheduler drives.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use shoal_checkpoint::{Checkpoint, ModelConfig};
-use shoal_kernels::{Buffer, Chain, Gemm, Gpu, KvPages, LaunchError, PAGE_TOKENS, Pinned, Queue, probe};
-use shoal_model::{KvMemory, SequenceRows};
+use shoal_kernels::{
+    Buffer, Chain, Gemm, Gpu, KvPages, LaunchError, PAGE_TOKENS, Pinned, Queue, draw, probe,
+};
+use shoal_model::{KvMemory, LogitRows, SequenceRows};
 
 use crate::choice::{Choices, Products};
-use crate::greedy::{Graphs, Greedy, Slate};
-use crate::inputs::{Layout, Limits, check, pages_of};
+use crate::greedy::{Graphs, Greedy};
+use crate::inputs::{Layout, Limits, check, pages_of, wants_row};
 use crate::memory::MemoryPlan;
 use crate::profile::Parts;
 use crate::rope::Rotations;
 use crate::runner::{Kv, Runner};
 use crate::scratch::Scratch;
+use crate::slate::Slate;
 use crate::weights::{self, Weights};
-use crate::{LoadError, StepError, support};
+use crate::{LoadError, StepError, buckets, support};
 
 /// How to load.
 pub struct CudaOptions<'a> {
@@ -74,6 +78,10 @@ pub struct CudaModel {
     pub(crate) inputs: Buffer<u32>,
     host_inputs: Pinned<u32>,
     host_logits: Pinned<f32>,
+    /// What steps that are no graph draw.
+    ids: Buffer<u32>,
+    host_ids: Pinned<u32>,
+    drawn: Vec<u32>,
     /// Of the steps that follow each other on the device.
     pub(crate) slate: Slate,
     pub(crate) graphs: Graphs,
@@ -122,12 +130,15 @@ impl CudaModel {
             scratch: Scratch::new(&gpu, config, limits.tokens, limits.sequences)?,
             pages: pages(&queue, config, memory.pages)?,
         };
-        let most = Layout::most(&limits);
+        let (most, sequences) = (Layout::most(&limits), buckets::rows(limits.sequences));
         Ok(Self {
             inputs: Buffer::new(&gpu, most)?,
             host_inputs: Pinned::new(&gpu, most)?,
             host_logits: Pinned::new(&gpu, LOGIT_ROWS * config.vocabulary)?,
-            slate: Slate::new(&gpu, &limits)?,
+            ids: Buffer::new(&gpu, sequences)?,
+            host_ids: Pinned::new(&gpu, sequences)?,
+            drawn: Vec::new(),
+            slate: Slate::new(&queue, &limits)?,
             graphs: Graphs::new(),
             greedy: None,
             queue,
@@ -160,12 +171,76 @@ impl CudaModel {
     }
 
     /// Computes one step. `logits` is cleared, then filled with one vocabulary-wide row per sequence that
-    /// asked for one, in batch order. A refused step has computed nothing.
+    /// asked for one, in batch order; [`Self::drawn`] has the tokens of those that draw. A refused step has computed
+    /// nothing.
     pub fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), StepError> {
+        self.forward_beside(batch, logits, &mut || {})
+    }
+
+    /// As [`Self::forward`]; `beside` runs while the device computes.
+    pub fn forward_beside(
+        &mut self,
+        batch: &[SequenceRows<'_>],
+        logits: &mut Vec<f32>,
+        beside: &mut dyn FnMut(),
+    ) -> Result<(), StepError> {
         logits.clear();
-        let wanted = self.enqueue(batch)?;
-        self.read_logits(wanted, logits)?;
+        self.drawn.clear();
+        let single = |rows: &SequenceRows<'_>| rows.tokens.len() == 1 && wants_row(rows);
+        if !batch.is_empty() && batch.iter().all(single) {
+            self.decode(batch)?;
+        } else {
+            self.mixed(batch)?;
+        }
+        beside();
+        if batch.iter().any(draws) {
+            self.take_drawn(batch)?;
+        }
+        let lasts = batch.iter().filter(|rows| wants_row(rows)).map(|rows| rows.logits == LogitRows::Last);
+        for run in runs(lasts) {
+            self.read_logits(run, logits)?;
+        }
         Ok(self.queue.synchronize()?)
+    }
+
+    /// What the last [`Self::forward`] drew, in batch order.
+    pub fn drawn(&self) -> &[u32] {
+        &self.drawn
+    }
+
+    /// A step of one token for each sequence, by the graph of the next larger batch that there is.
+    fn decode(&mut self, batch: &[SequenceRows<'_>]) -> Result<(), StepError> {
+        check(batch, &self.limits)?;
+        self.greedy = None;
+        let larger = self.graphs.range(batch.len()..).next().map(|(bucket, _)| *bucket);
+        let bucket = larger.unwrap_or_else(|| buckets::decode(batch.len()));
+        self.slate.fill(&self.queue, batch)?;
+        self.prepare_decode(bucket)?;
+        if let Some(graph) = self.graphs.get(&bucket) {
+            graph.replay()?;
+        }
+        Ok(self.slate.send_ids(&self.queue, &mut self.host_ids, batch.len())?)
+    }
+
+    /// Any other step.
+    fn mixed(&mut self, batch: &[SequenceRows<'_>]) -> Result<(), StepError> {
+        let wanted = self.enqueue(batch)?;
+        if !batch.iter().any(draws) {
+            return Ok(());
+        }
+        let layout = Layout::of(batch);
+        let Self { runner, queue, inputs, ids, host_ids, .. } = self;
+        let logits = runner.scratch.logits.rows(layout.picks, runner.config.vocabulary)?;
+        let mut to = ids.rows_mut(1, layout.picks)?;
+        draw(queue, logits, layout.draws(inputs)?, &mut runner.scratch.argmax, &mut to)?;
+        Ok(host_ids.receive(queue, ids, 0, wanted)?)
+    }
+
+    /// Waits for the ids that are on their way, one for each row of logits.
+    fn take_drawn(&mut self, batch: &[SequenceRows<'_>]) -> Result<(), StepError> {
+        let rows = batch.iter().filter(|rows| wants_row(rows)).zip(self.host_ids.get()?);
+        self.drawn.extend(rows.filter(|(rows, _)| draws(rows)).map(|(_, id)| *id));
+        Ok(())
     }
 
     /// As [`Self::forward`] without waiting: logits stay on the device. Returns how many rows there are.
@@ -181,10 +256,10 @@ impl CudaModel {
         Ok(layout.wanted)
     }
 
-    fn read_logits(&mut self, rows: usize, logits: &mut Vec<f32>) -> Result<(), LaunchError> {
+    fn read_logits(&mut self, rows: Range<usize>, logits: &mut Vec<f32>) -> Result<(), LaunchError> {
         let width = self.runner.config.vocabulary;
-        for first in (0..rows).step_by(LOGIT_ROWS) {
-            let len = LOGIT_ROWS.min(rows - first) * width;
+        for first in rows.clone().step_by(LOGIT_ROWS) {
+            let len = LOGIT_ROWS.min(rows.end - first) * width;
             self.host_logits.receive(&self.queue, &self.runner.scratch.logits, first * width, len)?;
             logits.extend_from_slice(&self.host_logits.get()?[..len]);
         }
@@ -195,6 +270,22 @@ impl CudaModel {
     pub fn synchronize(&self) -> Result<(), StepError> {
         Ok(self.queue.synchronize()?)
     }
+}
+
+fn draws(rows: &SequenceRows<'_>) -> bool {
+    matches!(rows.logits, LogitRows::Drawn(_))
+}
+
+/// Runs of rows that are wanted.
+fn runs(wanted: impl Iterator<Item = bool>) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (row, _) in wanted.enumerate().filter(|(_, wanted)| *wanted) {
+        match runs.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => runs.push(row..row + 1),
+        }
+    }
+    runs
 }
 
 fn check_options(options: &CudaOptions<'_>) -> Result<(), LoadError> {

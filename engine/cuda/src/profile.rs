@@ -74,7 +74,7 @@ impl CudaModel {
         let batch = self.greedy.as_ref().ok_or(StepError::NotStarted)?.bucket;
         let mut times = Vec::new();
         for part in Part::ALL {
-            let graph = self.capture_greedy(batch, Parts::only(part))?;
+            let graph = self.capture_decode(batch, Parts::only(part))?;
             let mut samples = Vec::with_capacity(REPEATS);
             for _ in 0..REPEATS {
                 samples.push(self.time(|_| graph.replay())?);

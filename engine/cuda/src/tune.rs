@@ -34,8 +34,8 @@ impl CudaModel {
         self.greedy = None;
         self.graphs.clear();
         for batch in decode {
-            self.slate.fill(&self.queue, &[], buckets::decode(*batch))?;
-            self.prepare_greedy(buckets::decode(*batch))?;
+            self.slate.fill(&self.queue, &[])?;
+            self.prepare_decode(buckets::decode(*batch))?;
         }
         self.synchronize()
     }

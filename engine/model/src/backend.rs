@@ -7,12 +7,24 @@ use shoal_checkpoint::ModelConfig;
 use crate::{KvGeometry, PageArena};
 
 /// Which logits a sequence needs after this step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LogitRows {
     /// None: the chunk is not the last one of its prompt.
     None,
     /// One row, of the last token.
     Last,
+    /// None, but a token drawn from those of the last one, by a backend that [draws](Backend::draws).
+    Drawn(Draw),
+}
+
+/// A draw from the softmax of a row of logits, which is the same for the same three numbers and logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    /// 0 takes the largest logit, the lowest id of equals.
+    pub temperature: f32,
+    pub seed: u64,
+    /// Which draw of its seed it is.
+    pub index: u32,
 }
 
 /// Part of one sequence in a batch: `tokens` at positions `start..start + tokens.len()`.
@@ -55,6 +67,27 @@ pub trait Backend: Send {
     /// Computes one step. `logits` is cleared, then filled with one vocabulary-wide row per sequence that
     /// asked for one, in batch order.
     fn forward(&mut self, batch: &[SequenceRows<'_>], logits: &mut Vec<f32>) -> Result<(), BackendError>;
+
+    /// As [`Self::forward`]; `beside` runs once, beside the step if that needs the host no more, else before it.
+    fn forward_beside(
+        &mut self,
+        batch: &[SequenceRows<'_>],
+        logits: &mut Vec<f32>,
+        beside: &mut dyn FnMut(),
+    ) -> Result<(), BackendError> {
+        beside();
+        self.forward(batch, logits)
+    }
+
+    /// Whether it draws tokens itself, so that their logits need not be looked at.
+    fn draws(&self) -> bool {
+        false
+    }
+
+    /// What the last step drew, in batch order; a token outside the vocabulary where no logit was a number.
+    fn drawn(&self) -> &[u32] {
+        &[]
+    }
 
     /// Copies pages that were computed into the arena, from where they are sent.
     fn publish(&mut self, _pages: &[u32]) -> Result<(), BackendError> {

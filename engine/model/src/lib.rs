@@ -22,7 +22,7 @@ mod team;
 mod weights;
 
 pub use arena::{ArenaError, PageArena, PageRead, PageWrite};
-pub use backend::{Backend, BackendError, LogitRows, SequenceRows};
+pub use backend::{Backend, BackendError, Draw, LogitRows, SequenceRows};
 pub use geometry::{KvDtype, KvGeometry, KvPart};
 pub use load::{Compute, KvMemory, LoadError, LoadOptions, load};
 pub use rope::RopeFrequencies;

@@ -32,6 +32,7 @@ struct DecodeParams {
 constexpr int kDecodeWarps = 4;
 constexpr int kDecodeThreads = kDecodeWarps * 32;
 constexpr int kDecodeHeads = 8;
+constexpr uint32_t kMostSplits = 8;
 constexpr int kWarpTokens = kPageTokens / kDecodeWarps;
 
 // What the warps of a block bring together.
@@ -199,14 +200,25 @@ template <int Dim> __device__ __forceinline__ void join_warps(DecodeShared<Dim>&
 
 template <int Dim>
 __device__ __forceinline__ float join_blocks(const DecodeShared<Dim>& shared, int h, int d, uint32_t splits) {
-    float top = shared.block_max[h], total = 0.f, value = 0.f;
     if (splits == 1) return shared.block_sum[h] > 0.f ? shared.acc[0][h][d] / shared.block_sum[h] : 0.f;
-    for (uint32_t rank = 0; rank < splits; ++rank) top = fmaxf(top, cluster::read(&shared.block_max[h], rank));
+    // All blocks are asked before the first answer is used: one after the other took most of a short sequence's time.
+    float max[kMostSplits], sum[kMostSplits], acc[kMostSplits];
+#pragma unroll
+    for (uint32_t rank = 0; rank < kMostSplits; ++rank) {
+        const bool real = rank < splits;
+        max[rank] = real ? cluster::read(&shared.block_max[h], rank) : -INFINITY;
+        sum[rank] = real ? cluster::read(&shared.block_sum[h], rank) : 0.f;
+        acc[rank] = real ? cluster::read(&shared.acc[0][h][d], rank) : 0.f;
+    }
+    float top = -INFINITY, total = 0.f, value = 0.f;
+#pragma unroll
+    for (uint32_t rank = 0; rank < kMostSplits; ++rank) top = fmaxf(top, max[rank]);
     const float shift = top == -INFINITY ? 0.f : top;
-    for (uint32_t rank = 0; rank < splits; ++rank) {
-        const float weight = exp2f(cluster::read(&shared.block_max[h], rank) - shift);
-        total += weight * cluster::read(&shared.block_sum[h], rank);
-        value += weight * cluster::read(&shared.acc[0][h][d], rank);
+#pragma unroll
+    for (uint32_t rank = 0; rank < kMostSplits; ++rank) {
+        const float weight = exp2f(max[rank] - shift);
+        total += weight * sum[rank];
+        value += weight * acc[rank];
     }
     return total > 0.f ? value / total : 0.f;
 }

@@ -9,12 +9,26 @@ __device__ __forceinline__ void sync() {
     asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
 }
 
+__device__ __forceinline__ uint32_t address_at(const float* shared, uint32_t rank) {
+    uint32_t address;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(shared)), "r"(rank));
+    return address;
+}
+
 // What block `rank` holds where this block holds `shared`.
 __device__ __forceinline__ float read(const float* shared, uint32_t rank) {
-    uint32_t address;
     float value;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(shared)), "r"(rank));
-    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+    asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(value) : "r"(address_at(shared, rank)) : "memory");
     return value;
+}
+
+// As above, four from a multiple of 16 bytes on.
+__device__ __forceinline__ float4 read4(const float* shared, uint32_t rank) {
+    float4 v;
+    asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address_at(shared, rank))
+                 : "memory");
+    return v;
 }
 }  // namespace cluster

@@ -37,6 +37,11 @@ __device__ __forceinline__ void wait(uint64_t* barrier, uint32_t parity) {
 }
 }  // namespace barrier
 
+// Asks for the map itself, which the first copy would wait for.
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(&map)) : "memory");
+}
+
 // Copies the box at (column, row) of a matrix; what lies outside of it arrives as zeros.
 __device__ __forceinline__ void copy_box(void* shared, const TensorMap& map, int column, int row, uint64_t* barrier) {
     asm volatile(

@@ -51,6 +51,8 @@ template <typename S> struct Boxes {
 template <typename S>
 __device__ __forceinline__ void produce(const BatchedParams& p, const Boxes<S>& boxes, int first_row, int begin, int end) {
     const int early = min(end - begin, S::kStages);
+    prefetch_map(p.weight);
+    prefetch_map(p.x);
     for (int i = 0; i < early; ++i) {
         barrier::expect(&boxes.full[i], S::kStageBytes);
         copy_box(boxes.weight(i), p.weight, (begin + i) * S::kDepth, first_row, &boxes.full[i]);
@@ -81,9 +83,13 @@ __device__ __forceinline__ void consume(float (&acc)[S::kParts][S::kColumns / 2]
             for (int n = 0; n < S::kParts; ++n) wgmma::multiply(acc[n], a + k * 2, b + n * S::kColumns * 8 + k * 2);
         }
         wgmma::commit();
-        wgmma::wait<0>();
-        if (threadIdx.x % 32 == 0) barrier::arrive(&boxes.empty[stage]);
+        // The products before these have read their boxes.
+        wgmma::wait<1>();
+        if (i > 0 && threadIdx.x % 32 == 0) barrier::arrive(&boxes.empty[(i - 1) % S::kStages]);
     }
+    wgmma::wait<0>();
+#pragma unroll
+    for (int n = 0; n < S::kParts; ++n) wgmma::settle(acc[n]);
 }
 
 template <int Tokens, Finish End> __device__ __forceinline__ void batched(const BatchedParams& p) {

@@ -10,6 +10,7 @@ mod attention;
 mod cache;
 mod chain;
 mod device;
+mod draw;
 mod embedding;
 mod gemm;
 mod norm;

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod backend;
+mod draws;
 mod drive;
 mod greedy;
 mod invariance;
