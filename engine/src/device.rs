@@ -64,9 +64,13 @@ fn on_gpu(
         ..CudaOptions::default()
     };
     let mut model = CudaModel::load(checkpoint, &options).context("--device cuda")?;
-    // The sizes that steps of streams are rounded to, and a step full of prompt.
-    let mut batches = vec![max_batch];
-    batches.extend((0..usize::BITS).map(|power| 1 << power).take_while(|batch| *batch < max_batch));
+    // The sizes that steps of streams are rounded up to, a third apart at most, and a step full of prompt.
+    let mut batches: Vec<usize> =
+        [1, 2, 4, 8, 16].into_iter().take_while(|batch| *batch < max_batch).collect();
+    batches.extend(
+        (4..usize::BITS - 1).flat_map(|power| [3 << (power - 1), 2 << power]).take_while(|b| *b < max_batch),
+    );
+    batches.push(max_batch);
     model.prepare(&batches, &[chunk]).context("choosing the products")?;
     let backend = CudaBackend::over(model)?;
     tracing::info!(gpu = %backend.model().gpu().name()?, memory = ?backend.model().memory(), "on a GPU");

@@ -6,7 +6,7 @@ use super::weights::{largest, sum, weights};
 use crate::request::Sampling;
 
 /// Below this a softmax is a maximum.
-const GREEDY_TEMPERATURE: f32 = 1e-5;
+pub(super) const GREEDY_TEMPERATURE: f32 = 1e-5;
 /// Logits that one maximum stands for in the search for the largest ones.
 const TOP_K_BLOCK: usize = 64;
 /// First guess of how many tokens top-p keeps.

@@ -24,6 +24,11 @@ impl History {
         history
     }
 
+    /// Whether some penalty looks at what was seen.
+    pub(super) fn is_kept(&self) -> bool {
+        self.counts.is_some()
+    }
+
     /// A token was added to the output.
     pub fn push(&mut self, token: u32) {
         if let Some(counts) = &mut self.counts {

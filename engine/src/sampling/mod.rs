@@ -14,11 +14,32 @@ mod random;
 mod tests;
 mod weights;
 
+use shoal_model::Draw;
+
 pub use history::History;
 pub use params::{SamplingError, SamplingLimits, sampling};
 
 use crate::grammar::{GrammarError, Matcher};
 use crate::request::{SampledToken, Sampling};
+
+/// How a backend may draw output token number `index` itself: if nothing but temperature, seed and index decides.
+pub fn drawable(
+    sampling: &Sampling,
+    history: &History,
+    grammar: Option<&Matcher>,
+    index: usize,
+) -> Option<Draw> {
+    let greedy = sampling.temperature < draw::GREEDY_TEMPERATURE;
+    let whole = sampling.top_k == 0 && sampling.top_p >= 1.0 && sampling.min_p <= 0.0;
+    let plain = sampling.logprobs.is_none()
+        && sampling.logit_bias.is_empty()
+        && !history.is_kept()
+        && grammar.is_none()
+        && index >= sampling.min_tokens;
+    let temperature = if greedy { 0.0 } else { sampling.temperature };
+    let draw = Draw { temperature, seed: sampling.seed, index: u32::try_from(index).ok()? };
+    (plain && (greedy || whole)).then_some(draw)
+}
 
 /// Samples output token number `index` (earlier attempts included) and leaves `logits` changed.
 ///

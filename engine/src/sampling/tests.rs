@@ -45,6 +45,33 @@ fn greedy_takes_the_largest_and_the_lowest_id_of_equals() {
     assert_eq!(token(&[0.0, 3.0, 3.0, 1.0], &greedy, 0), Some(1));
 }
 
+/// A backend draws what nothing but temperature, seed and index decides.
+#[test]
+fn what_needs_logits_is_not_left_to_the_backend() {
+    let of = |sampling: Sampling, index| drawable(&sampling, &History::new(&sampling, &[], &[]), None, index);
+    let hot = Draw { temperature: 1.0, seed: 1, index: 4 };
+    assert_eq!(of(plain(), 4), Some(hot));
+    let greedy = Sampling { temperature: 0.0, top_k: 40, top_p: 0.5, min_p: 0.1, ..plain() };
+    assert_eq!(of(greedy, 4), Some(Draw { temperature: 0.0, ..hot }), "the largest stays the largest");
+    type Changes = fn(&mut Sampling);
+    let changes: [Changes; 8] = [
+        |s| s.top_k = 40,
+        |s| s.top_p = 0.9,
+        |s| s.min_p = 0.1,
+        |s| s.repetition_penalty = 1.1,
+        |s| s.presence_penalty = 0.5,
+        |s| s.logit_bias = vec![(1, 2.0)],
+        |s| s.min_tokens = 5,
+        |s| s.logprobs = Some(0),
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let mut sampling = plain();
+        change(&mut sampling);
+        assert_eq!(of(sampling, 4), None, "change {number}");
+    }
+    assert!(of(Sampling { min_tokens: 5, ..plain() }, 5).is_some(), "past min_tokens");
+}
+
 #[test]
 fn draws_follow_the_softmax() {
     let shares = shares(&[1.0_f32.ln(), 2.0_f32.ln(), 7.0_f32.ln()], &plain());

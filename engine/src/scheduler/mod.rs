@@ -14,6 +14,7 @@ mod chunks;
 mod control;
 mod exchange;
 mod handle;
+mod outbox;
 mod queue;
 mod rates;
 mod remote;
@@ -34,6 +35,7 @@ use tokio::sync::{broadcast, watch};
 use crate::kv::{KvEvent, Pages};
 use crate::request::{Event, Finish, SequenceId};
 use handle::Inbox;
+use outbox::Outbox;
 use queue::FairQueue;
 use rates::Rates;
 use sequence::{Sequence, Stage};
@@ -82,6 +84,7 @@ struct Scheduler {
     rates: Rates,
     totals: Totals,
     logits: Vec<f32>,
+    outbox: Outbox,
     /// By page, the generation of what the arena holds of it; 0 is none.
     published: Vec<u32>,
     kv_events: broadcast::Sender<KvEvent>,
@@ -100,6 +103,7 @@ impl Scheduler {
         }
         self.free_pages(id);
         if let Some(sequence) = self.sequences.remove(&id) {
+            self.outbox.send();
             sequence.emit(last);
         }
     }

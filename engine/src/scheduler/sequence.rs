@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
+use shoal_model::LogitRows;
 use shoal_wire::{PageKey, PageKeyer};
 use tokio::sync::mpsc;
 
+use super::outbox::Outbox;
 use crate::grammar::Matcher;
 use crate::request::{Event, Finish, Purpose, Request, SampledToken, Sampling};
-use crate::sampling::{History, sample};
+use crate::sampling::{History, drawable, sample};
 
 /// Where a sequence stands. It uses pages in every stage but `Waiting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +128,19 @@ impl Sequence {
         (full || generated >= self.sampling.max_tokens).then_some(Finish::Length)
     }
 
+    /// What the next token is made of: a draw of the backend's own if it draws and nothing else matters.
+    pub(super) fn wanted(&self, draws: bool) -> LogitRows {
+        let index = self.tokens.len() - self.prompt;
+        let draw = drawable(&self.sampling, &self.history, self.grammar.as_ref(), index);
+        draw.filter(|_| draws).map_or(LogitRows::Last, LogitRows::Drawn)
+    }
+
+    /// The token that a backend drew; none of the vocabulary stands for none at all.
+    pub(super) fn drawn(&mut self, id: Option<u32>) -> Result<SampledToken, Finish> {
+        let id = id.filter(|id| *id != u32::MAX).ok_or_else(|| self.dead_end())?;
+        Ok(SampledToken { id, logprob: None, top: Vec::new() })
+    }
+
     /// The next token, or why there is none.
     pub(super) fn sample(&mut self, logits: &mut [f32]) -> Result<SampledToken, Finish> {
         let index = self.tokens.len() - self.prompt;
@@ -139,8 +154,13 @@ impl Sequence {
         }
     }
 
-    /// Takes a sampled token into the output and emits it, unless it ends the sequence unsaid.
-    pub(super) fn accept(&mut self, token: SampledToken, max_context: usize) -> Option<Finish> {
+    /// Takes a sampled token into the output and to its reader, unless it ends the sequence unsaid.
+    pub(super) fn accept(
+        &mut self,
+        token: SampledToken,
+        max_context: usize,
+        outbox: &mut Outbox,
+    ) -> Option<Finish> {
         let id = token.id;
         if self.sampling.stop_token_ids.contains(&id) {
             return Some(Finish::StopToken(id));
@@ -153,7 +173,7 @@ impl Sequence {
         }
         self.tokens.push(id);
         self.history.push(id);
-        self.emit(Event::Token(token));
+        outbox.put(&self.events, Event::Token(token));
         self.already_finished(max_context)
     }
 

@@ -24,6 +24,7 @@ impl Scheduler {
         let decode_rows = rows.len();
         rows.extend(self.plan_prefill());
         if rows.is_empty() {
+            self.outbox.send();
             return Ok(false);
         }
         let started = Instant::now();
@@ -116,7 +117,8 @@ impl Scheduler {
     }
 
     fn try_forward(&mut self, rows: &[Row]) -> Result<(), BackendError> {
-        let Self { sequences, backend, logits, .. } = self;
+        let Self { sequences, backend, logits, outbox, .. } = self;
+        let draws = backend.draws();
         let batch: Vec<SequenceRows<'_>> = rows
             .iter()
             .filter_map(|row| {
@@ -126,11 +128,11 @@ impl Scheduler {
                     tokens: &sequence.tokens[sequence.computed..end],
                     start: sequence.computed,
                     pages: &sequence.pages,
-                    logits: if row.last { LogitRows::Last } else { LogitRows::None },
+                    logits: if row.last { sequence.wanted(draws) } else { LogitRows::None },
                 })
             })
             .collect();
-        backend.forward(&batch, logits)
+        backend.forward_beside(&batch, logits, &mut || outbox.send())
     }
 
     pub(super) fn end_users_of(&mut self, page: u32) {
@@ -145,6 +147,7 @@ impl Scheduler {
     fn finish_rows(&mut self, rows: &[Row]) -> Result<(), BackendError> {
         let logits = std::mem::take(&mut self.logits);
         let mut logit_rows = LogitsByRow { logits, vocabulary: self.backend.config().vocabulary, next: 0 };
+        let (draws, mut drawn) = (self.backend.draws(), self.backend.drawn().to_vec().into_iter());
         for row in rows {
             let Some(sequence) = self.sequences.get_mut(&row.id) else { continue };
             sequence.computed += row.tokens;
@@ -153,9 +156,15 @@ impl Scheduler {
             if for_peer {
                 self.report_computed(row.id)?;
             }
-            if row.last {
-                self.sample(row.id, logit_rows.next());
+            if !row.last {
+                continue;
             }
+            let Some(sequence) = self.sequences.get_mut(&row.id) else { continue };
+            let sampled = match sequence.wanted(draws) {
+                LogitRows::Drawn(_) => sequence.drawn(drawn.next()),
+                LogitRows::Last | LogitRows::None => sequence.sample(logit_rows.next()),
+            };
+            self.take_sampled(row.id, sampled);
         }
         self.logits = logit_rows.logits;
         Ok(())
@@ -171,9 +180,9 @@ impl Scheduler {
         }
     }
 
-    fn sample(&mut self, id: SequenceId, logits: &mut [f32]) {
+    fn take_sampled(&mut self, id: SequenceId, sampled: Result<SampledToken, Finish>) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
-        match sequence.sample(logits) {
+        match sampled {
             sampled if sequence.purpose == Purpose::Prefill => {
                 sequence.stage = Stage::Held;
                 sequence.emit(sampled.map_or_else(Event::Finished, Event::Token));
@@ -191,7 +200,7 @@ impl Scheduler {
         }
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         self.totals.tokens_out += 1;
-        if let Some(finish) = sequence.accept(token, self.max_context) {
+        if let Some(finish) = sequence.accept(token, self.max_context, &mut self.outbox) {
             self.end(id, Event::Finished(finish));
         }
     }

@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, watch};
 use super::control::Next;
 use super::exchange::NOT_PUBLISHED;
 use super::handle::{Command, Inbox};
+use super::outbox::Outbox;
 use super::{FairQueue, Handle, Limits, Rates, Scheduler, StateView, Totals};
 use crate::kv::Pages;
 use crate::request::{Event, Finish, Refusal};
@@ -62,6 +63,7 @@ pub fn spawn(
         rates: Rates::default(),
         totals: Totals::default(),
         logits: Vec::new(),
+        outbox: Outbox::default(),
         published,
         kv_events: broadcast::channel(KV_EVENT_BACKLOG).0,
         state,
@@ -82,6 +84,7 @@ impl Scheduler {
         for id in self.sequences.keys().copied().collect::<Vec<_>>() {
             self.end(id, last());
         }
+        self.outbox.send();
         self.publish();
         while let Ok(command) = commands.try_recv() {
             if let Command::Submit(_, request) = command {

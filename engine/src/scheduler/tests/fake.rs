@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use shoal_checkpoint::{Architecture, ModelConfig, Rope, RopeScaling, RopeStyle};
 use shoal_model::{
-    Backend, BackendError, KvDtype, KvGeometry, LogitRows, PageArena, PageRead, PageWrite, SequenceRows,
+    Backend, BackendError, Draw, KvDtype, KvGeometry, LogitRows, PageArena, PageRead, PageWrite, SequenceRows,
 };
+
+use crate::request::Sampling;
+use crate::sampling::{History, sample};
 
 pub(super) const VOCABULARY: usize = 40;
 pub(super) const PAGE_TOKENS: usize = 4;
@@ -74,6 +77,9 @@ pub(super) struct Fake {
     /// Where pages are computed: the arena, or memory of a device's own.
     memory: Arc<PageArena>,
     gate: Arc<Gate>,
+    /// Draws tokens itself, and what it drew.
+    draws: bool,
+    drawn: Vec<u32>,
     /// Fails from this step on.
     pub(super) lost_after: Option<usize>,
 }
@@ -85,16 +91,24 @@ impl Fake {
         let arena = PageArena::new(pages, geometry.page_bytes()).expect("small");
         let gate = Arc::new(Gate::default());
         let memory = Arc::clone(&arena);
-        let fake =
-            Self { config: config(), geometry, arena, memory, gate: Arc::clone(&gate), lost_after: None };
+        let fake = Self {
+            config: config(),
+            geometry,
+            arena,
+            memory,
+            gate: Arc::clone(&gate),
+            draws: false,
+            drawn: Vec::new(),
+            lost_after: None,
+        };
         (fake, gate)
     }
 
-    /// Computes in memory that transfers do not see, as a GPU does.
+    /// Computes in memory that transfers do not see, and draws tokens itself, as a GPU does.
     pub(super) fn apart(pages: usize) -> (Self, Arc<Gate>) {
         let (fake, gate) = Self::new(pages);
         let memory = PageArena::new(pages, fake.geometry.page_bytes()).expect("small");
-        (Self { memory, ..fake }, gate)
+        (Self { memory, draws: true, ..fake }, gate)
     }
 
     fn copy(from: &Arc<PageArena>, to: &Arc<PageArena>, pages: &[u32]) -> Result<(), BackendError> {
@@ -145,6 +159,14 @@ impl Backend for Fake {
         "reference"
     }
 
+    fn draws(&self) -> bool {
+        self.draws
+    }
+
+    fn drawn(&self) -> &[u32] {
+        &self.drawn
+    }
+
     fn publish(&mut self, pages: &[u32]) -> Result<(), BackendError> {
         Self::copy(&self.memory, &self.arena, pages)
     }
@@ -159,6 +181,7 @@ impl Backend for Fake {
             return Err(BackendError::Device("unplugged".into()));
         }
         logits.clear();
+        self.drawn.clear();
         let mut borrowed = Vec::new();
         for row in batch {
             borrowed.push(self.borrow(row)?);
@@ -170,14 +193,29 @@ impl Backend for Fake {
                 let at = position % PAGE_TOKENS * ENTRY;
                 page[at..at + ENTRY].copy_from_slice(&entry(*token, position));
             }
-            if row.logits == LogitRows::Last {
-                let pages = reads.iter().map(|page| &page[..]).chain(writes.iter().map(|page| &page[..]));
-                let entries = pages.flat_map(|page| page.as_chunks::<ENTRY>().0);
-                logits.extend(logits_after(entries.take(row.start + row.tokens.len()).copied()));
+            let pages = reads.iter().map(|page| &page[..]).chain(writes.iter().map(|page| &page[..]));
+            let entries = pages.flat_map(|page| page.as_chunks::<ENTRY>().0);
+            let after = || logits_after(entries.take(row.start + row.tokens.len()).copied());
+            match row.logits {
+                LogitRows::None => {}
+                LogitRows::Last => logits.extend(after()),
+                LogitRows::Drawn(draw) => {
+                    assert!(self.draws, "asked to draw and does not");
+                    self.drawn.push(drawn(after(), draw));
+                }
             }
         }
         Ok(())
     }
+}
+
+/// What the scheduler would sample from these logits, so that tests expect the same of both.
+fn drawn(mut logits: Vec<f32>, draw: Draw) -> u32 {
+    let Draw { temperature, seed, index } = draw;
+    let sampling = Sampling { temperature, seed, ..super::ask(Vec::new(), 1).sampling };
+    let history = History::new(&sampling, &[], &[]);
+    let sampled = sample(&mut logits, &sampling, &history, None, index as usize).expect("no grammar");
+    sampled.expect("every logit is a number").id
 }
 
 fn config() -> ModelConfig {
