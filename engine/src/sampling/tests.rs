@@ -53,8 +53,7 @@ fn what_needs_logits_is_not_left_to_the_backend() {
     assert_eq!(of(plain(), 4), Some(hot));
     let greedy = Sampling { temperature: 0.0, top_k: 40, top_p: 0.5, min_p: 0.1, ..plain() };
     assert_eq!(of(greedy, 4), Some(Draw { temperature: 0.0, ..hot }), "the largest stays the largest");
-    type Changes = fn(&mut Sampling);
-    let changes: [Changes; 8] = [
+    let changes: [fn(&mut Sampling); 8] = [
         |s| s.top_k = 40,
         |s| s.top_p = 0.9,
         |s| s.min_p = 0.1,
