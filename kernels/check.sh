@@ -34,6 +34,7 @@ attention::prefill_attends_causally 42
 norm:: 24
 argmax:: 12
 rope:: 40
+draw:: 12
 chain:: 200
 LIST
 timeout 120 "$probe" >"$out/probe.json" || failed=1
