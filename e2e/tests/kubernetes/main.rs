@@ -17,4 +17,5 @@ mod reconcile;
 mod scale;
 mod serve;
 mod store;
+mod tls;
 mod upgrade;

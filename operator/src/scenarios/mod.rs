@@ -6,6 +6,7 @@ mod engine;
 mod instances;
 mod roles;
 mod scale;
+mod secret;
 mod server;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -60,12 +61,26 @@ async fn look_knowing(
     certificates: Option<SeenCertificates>,
     script: Vec<Exchange>,
 ) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
+    let reads = |context: &Context| {
+        certificates.map(|seen| context.identities.remember(UID, seen));
+    };
+    look_after(cluster, cache, leadership, reads, script).await
+}
+
+/// The same, for a process that has done something before.
+async fn look_after(
+    cluster: &ServingCluster,
+    cache: Cache,
+    leadership: Leadership,
+    before: impl FnOnce(&Context),
+    script: Vec<Exchange>,
+) -> (Result<Action, ReconcileError>, Arc<Metrics>, u32) {
     let (client, serving) = server(script);
     let metrics = Arc::new(Metrics::new().unwrap());
     let context =
         Context::new(client.clone(), cache, surroundings(), leadership.clone(), Arc::clone(&metrics), "op-1");
     let calls = Calls::new(client, leadership, Arc::clone(&metrics));
-    certificates.map(|seen| context.identities.remember(UID, seen));
+    before(&context);
     let outcome = Box::pin(reconcile(cluster, &context, &calls)).await;
     let count = calls.count();
     drop((context, calls));
