@@ -95,8 +95,8 @@ pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
     /// cluster within claim or hostPath, where download puts it or, without any, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
-    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
-        .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096 && !('..' in self.split('/'))")
+        .message("must be an absolute path of at most 4096 characters without '..', for example /models/smollm2.gguf"))]
     pub path: String,
     /// PersistentVolumeClaim in the resource's own namespace that holds the model; every instance and gateway
     /// mounts it, read-only but for the step that downloads. In a cluster only. Default: none. Example: models.
