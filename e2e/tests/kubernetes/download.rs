@@ -108,7 +108,8 @@ async fn fetched_once(namespace: &Namespace, store: &Bucket, sha256: &str) -> Re
 fn test_model() -> Result<Option<(PathBuf, Bytes, String)>> {
     let Some(file) = model::find()? else { return Ok(None) };
     let content = std::fs::read(&file)?;
-    let sha256 = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = Sha256::digest(&content).into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let sha256 = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
     Ok(Some((file, content.into(), sha256)))
 }
 

@@ -48,7 +48,7 @@ async fn tls_engines_refuse_whoever_is_not_of_the_fleet_also_where_no_policy_hol
         namespace.until("everybody reaches the engine", SOON, reached).await?;
 
         let own = material(namespace).await?;
-        let name = Identity::new(&own)?.name().to_owned();
+        let name = Identity::new(&own)?.name();
         ensure!(name == format!("chat.{}.fleet.shoal.internal", namespace.name), "{name}");
         assert_eq!(greet(&grpc, Some(&own)).await?, Code::Unauthenticated, "the token is asked for all the same");
         // It takes the engine for what it is, so it is the engine that refuses.

@@ -117,7 +117,9 @@ impl Collector for Clusters {
     fn collect(&self) -> Vec<MetricFamily> {
         let _page = self.page.lock();
         self.all().into_iter().for_each(IntGaugeVec::reset);
-        (self.look)().iter().for_each(|cluster| self.set(cluster));
+        for cluster in (self.look)() {
+            self.set(&cluster);
+        }
         self.all().into_iter().flat_map(Collector::collect).collect()
     }
 }

@@ -48,7 +48,7 @@ impl Archive {
         let mut unfinished = tempfile::Builder::new();
         unfinished.prefix(".shoal-report-").suffix(".unfinished");
         let file = unfinished
-            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .tempfile_in(folder.unwrap_or_else(|| Path::new(".")))
             .map_err(|error| refused(error.to_string()))?;
         let now = Timestamp::now();
         let contents = Contents {
