@@ -161,9 +161,9 @@ pub struct EngineSpec {
     /// What computes. Default: cpu, the only value. Example: cpu.
     #[serde(default)]
     pub device: Device,
-    /// Compute threads of each instance, 1 to 256; in a cluster each also requests as many cores. Default: on
-    /// one machine its cores shared evenly among the instances that the spec asks for, at least 1; in a
-    /// cluster every core that the pod may use. Example: 4.
+    /// Compute threads of each instance, 1 to 256; in a cluster each also requests as many cores, unless podTemplate
+    /// requests another amount of cpu. Default: on one machine its cores shared evenly among the instances that the
+    /// spec asks for, at least 1; in a cluster every core that the pod may use. Example: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 256").message("must be 1 to 256"))]
     pub threads: Option<i32>,

@@ -77,6 +77,25 @@ async fn admit_too_little_room_is_named_while_the_old_fleet_serves_and_an_edit_m
 }
 
 #[tokio::test]
+async fn admit_too_little_memory_is_named_while_the_old_fleet_serves_and_going_back_mends_it() -> Result<()> {
+    in_namespace("admit-memory", async |namespace| {
+        let chat = namespace.apply(&small("chat", 0, 1)).await?;
+        chat.settled().await?;
+        let before = chat.uids().await?;
+        let little = json!({"requests": {"memory": "16Mi"}, "limits": {"memory": "32Mi"}});
+        let template = json!({"spec": {"containers": [{"name": "engine", "resources": little}]}});
+        chat.patch(&json!({"spec": {"engine": {"podTemplate": template}}})).await?;
+        chat.says("Degraded", "True", "crashed (out of memory)", TOLD).await?;
+        chat.ask("The capital of France is", 4).await?;
+        chat.patch(&json!({"spec": {"engine": {"podTemplate": null}}})).await?;
+        chat.settled().await?;
+        assert_eq!(chat.uids().await?, before, "the fleet is what it was");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn admit_a_quota_that_is_used_up_is_named_and_gone_with_it() -> Result<()> {
     in_namespace("admit-quota", async |namespace| {
         let chat = namespace.apply(&small("chat", 0, 1)).await?;
