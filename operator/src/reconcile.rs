@@ -25,7 +25,7 @@ use crate::{
     validate::ValidateError,
 };
 
-/// Until the next look while nothing happens: engines are asked as often whether they still answer.
+/// Until the next look while nothing happens, if there are few engines: they are asked as often whether they still answer.
 const RESTING: Duration = Duration::from_secs(15);
 /// While an engine drains, comes up or is silent, which no watch tells of.
 const MOVING: Duration = Duration::from_secs(1);
@@ -128,7 +128,8 @@ pub async fn reconcile(
     let roles_held_back = publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
     written?;
     let told = told?;
-    let next = next_look(&plan, &facts, &observed, &answers, told);
+    let rest = RESTING.max(context.engines.round());
+    let next = next_look(&plan, &facts, &observed, &answers, told, rest);
     let held_back = held_back.into_iter().chain(roles_held_back);
     Ok(Action::requeue(held_back.fold(next, Duration::min)))
 }
@@ -371,6 +372,7 @@ fn next_look(
     observed: &Observed,
     answers: &HashMap<String, Answer>,
     told: bool,
+    rest: Duration,
 ) -> Duration {
     let comes_up = |name: &str| facts.instance(name).is_some_and(observe::InstanceFacts::runs);
     let moves = observed.instances.iter().any(|instance| match instance.phase {
@@ -382,7 +384,7 @@ fn next_look(
     let engines = match (told, moves || silent) {
         (true, _) => TOLD,
         (false, true) => MOVING,
-        (false, false) => RESTING,
+        (false, false) => rest,
     };
     if plan.steps.len() > steps::MOST {
         return AT_ONCE;
