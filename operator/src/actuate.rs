@@ -178,13 +178,7 @@ impl Engines {
         Duration::from_secs_f64(engines as f64 / RATE)
     }
 
-    async fn one(
-        &self,
-        cluster: &str,
-        target: &Target,
-        pass: Pass<'_>,
-        round: Duration,
-    ) -> Option<Answer> {
+    async fn one(&self, cluster: &str, target: &Target, pass: Pass<'_>, round: Duration) -> Option<Answer> {
         let known = self.known(cluster, target);
         if !known.is_due(target, round) {
             return Some(known.answer());
