@@ -75,6 +75,14 @@ def gateway(examples):
     return rows
 
 
+def tls(examples):
+    """Two fleets asked in turn; the median of several runs, as for the gateway."""
+    runs = [last_json([examples / "tls_latency"]) for _ in range(TURNS)]
+    within, without = (statistics.median(run[f"{how}_p50_ms"] for run in runs) for how in ("tls", "plain"))
+    ratio = within / without
+    return [row("first token within mutual TLS, p50", within, without, "ms (without)", ratio, "<= 1.1 x", ratio <= 1.1)]
+
+
 def detokenizer(examples):
     share = last_json([examples / "detokenize_throughput", "--json"])["core_share_at_10k_tokens_per_s"]
     return [row("detokenizing 10,000 tokens/s", share * 100, 100, "% of a core", share, "< 5 %", share < 0.05)]
@@ -104,6 +112,7 @@ def main():
         *compute(model, examples, llama_python),
         *transfer(examples),
         *gateway(examples),
+        *tls(examples),
         *detokenizer(examples),
         *start(model, build),
     ]

@@ -10,5 +10,5 @@ need_python
 SHOAL_TEST_MODEL=$(scripts/model.sh)
 export SHOAL_TEST_MODEL
 llama=$(scripts/llama.sh)
-stage "build" build_programs throughput transfer_throughput detokenize_throughput gateway_latency
+stage "build" build_programs throughput transfer_throughput detokenize_throughput gateway_latency tls_latency
 stage "bench" python3 bench/run.py "$SHOAL_TEST_MODEL" "$target/release" "$llama" "$target/bench.json"

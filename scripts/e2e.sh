@@ -35,6 +35,8 @@ if [[ ${SHOAL_E2E_INSIDE:-} ]]; then
 fi
 
 model=$(scripts/model.sh)
+# The same file is what pods fetch.
+export SHOAL_TEST_MODEL=$model SHOAL_REQUIRE_MODEL=1
 [[ -n ${SHOAL_BUILT:-} ]] || stage "build" cargo build --release --locked --workspace --all-targets
 stage "images" env MODEL="$model" scripts/images.sh
 images=$(echo "$target"/images/*.tar)

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Lint, unit tests, end-to-end tests with the real model, the conformance suites and, with SHOAL_REQUIRE_CLUSTER=1, the
-# operator in a real Kubernetes.
+# Lint, unit tests, end-to-end tests with the real model, the operator in a real Kubernetes, and the conformance suites.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh"
@@ -8,15 +7,15 @@ cd "$root"
 need_rust
 need_python
 
-# Many minutes in a cluster, and more the first time, when its programs are built: only for who asks.
+# A machine that cannot run a cluster says why, and loudly that this was not tested; with SHOAL_REQUIRE_CLUSTER=1 it fails.
 kubernetes() {
-    if [[ ${SHOAL_REQUIRE_CLUSTER:-} == 1 ]]; then
-        SHOAL_BUILT=1 scripts/e2e.sh && SHOAL_BUILT=1 scripts/faults.sh
-        return
+    local status=0
+    { SHOAL_BUILT=1 scripts/e2e.sh && SHOAL_BUILT=1 scripts/faults.sh; } || status=$?
+    if ((status != 77)) || [[ ${SHOAL_REQUIRE_CLUSTER:-} == 1 ]]; then
+        return "$status"
     fi
     say ""
-    say "!!! NOT TESTED: the operator in a Kubernetes cluster. SHOAL_REQUIRE_CLUSTER=1 tests it here; so do make e2e and"
-    say "!!! make faults."
+    say "!!! NOT TESTED: the operator in a Kubernetes cluster, because this machine cannot run one; the reason is above."
     say ""
 }
 

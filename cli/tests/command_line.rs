@@ -63,13 +63,17 @@ fn a_manifest_or_model_that_is_not_there_is_refused_with_its_path() {
 #[test]
 fn a_relative_model_path_is_taken_from_the_manifests_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = folder.path().join("cluster.yaml");
-    fs::write(&manifest, MANIFEST.replace("/models/absent", "models/tiny")).unwrap();
-    let ran = shoal(folder.path(), &["apply", "-f", manifest.to_str().unwrap()]);
-    assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let stored = shoal(folder.path(), &["get", "chat", "-o", "yaml"]).out;
-    let expected = folder.path().join("models/tiny.gguf");
-    assert!(stored.contains(&format!("path: {}", expected.display())), "{stored}");
+    let here = folder.path().join("here");
+    fs::create_dir(&here).unwrap();
+    let manifest = here.join("cluster.yaml");
+    for (written, stored) in [("models/tiny", "here/models/tiny.gguf"), ("./a/../../tiny", "tiny.gguf")] {
+        fs::write(&manifest, MANIFEST.replace("/models/absent", written)).unwrap();
+        let ran = shoal(folder.path(), &["apply", "-f", manifest.to_str().unwrap()]);
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        let shown = shoal(folder.path(), &["get", "chat", "-o", "yaml"]).out;
+        let expected = folder.path().join(stored);
+        assert!(shown.contains(&format!("path: {}\n", expected.display())), "{shown}");
+    }
 }
 
 #[test]

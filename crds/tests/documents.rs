@@ -146,7 +146,7 @@ fn what_is_downloaded_has_an_address_a_checksum_and_a_plain_path() {
             "spec.model.source.download.files[0].sha256: must be a SHA-256: 64 hex digits, in lower case",
         ),
         (
-            "/a/../b",
+            "/a/.b",
             "https://host/a",
             &*sum,
             "",
@@ -248,6 +248,15 @@ fn a_pod_template_may_not_touch_what_the_operator_holds() {
 
 const OWN_CONTAINER: &str = "spec.containers: must be the operator's own container without image, command, args and ports, or others with an image; the own one's image is set by the field image beside podTemplate";
 
+const PATH: &str = "spec.model.source.path: must be an absolute path of at most 4096 characters without '..', for example /models/smollm2.gguf";
+
+#[test]
+fn dots_in_a_name_lead_nowhere_and_are_taken() {
+    let path = "/models/v1..2/...gguf";
+    let cluster = read(&SMALLEST.replace("/models/smollm2.gguf", path)).unwrap();
+    assert_eq!(cluster.spec.model.source.path, path);
+}
+
 #[test]
 fn bad_envelopes_are_refused_with_the_field_and_what_is_allowed() {
     let cases: &[(&str, &str, &str)] = &[
@@ -275,11 +284,9 @@ fn bad_envelopes_are_refused_with_the_field_and_what_is_allowed() {
             "name: smol lm",
             "spec.model.name: must be 1 to 128 letters, digits, '.', '_', '/', ':' or '-', starting with a letter or digit",
         ),
-        (
-            "/models",
-            "models",
-            "spec.model.source.path: must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf",
-        ),
+        ("/models", "models", PATH),
+        ("/models", "/models/../etc", PATH),
+        ("/models/smollm2.gguf", "/models/..", PATH),
     ];
     for (from, to, expected) in cases {
         let text = SMALLEST.replacen(from, to, 1);

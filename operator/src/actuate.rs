@@ -36,6 +36,9 @@ const AT_ONCE: usize = 256;
 const FRESH: Duration = Duration::from_millis(250);
 /// So does an answer of this age of an engine that is as its pod's marks say: news of it come by its pod.
 const SETTLED: Duration = Duration::from_secs(5);
+/// Questions in a second to engines that are as they should be, of all clusters: the more there are, the longer it takes
+/// until each is asked again.
+const RATE: f64 = 100.0;
 /// An engine that did not answer is not asked again before.
 const SILENT: Duration = Duration::from_secs(1);
 /// With more engines than this, connections to those that are as they should be are not kept: each costs a
@@ -116,29 +119,29 @@ struct Known {
     /// When its container was started, by the clock of its node.
     started: Timestamp,
     channel: Option<Channel>,
-    since: Instant,
-    last: Option<(Instant, EngineState)>,
-    /// When it was last asked, and whether it answered then.
-    asked: Option<(Instant, bool)>,
+    last: Option<EngineState>,
+    /// When it was last asked.
+    asked: Option<Instant>,
+    /// When it was asked first of those times that it has not answered since.
+    silent: Option<Instant>,
 }
 
 impl Known {
-    fn is_due(&self, target: &Target) -> bool {
-        let Some((at, answered)) = self.asked else { return true };
-        let settled = self.last.as_ref().is_some_and(|(_, said)| target.is_settled(said));
+    /// `round` is how long it takes to ask each engine once.
+    fn is_due(&self, target: &Target, round: Duration) -> bool {
+        let Some(at) = self.asked else { return true };
+        let settled = self.last.as_ref().is_some_and(|said| target.is_settled(said));
         at.elapsed()
-            >= match (answered, settled) {
-                (false, _) => SILENT,
-                (true, true) => SETTLED,
-                (true, false) => FRESH,
+            >= match (self.silent.is_some(), settled) {
+                (true, _) => SILENT,
+                (false, true) => SETTLED.max(round),
+                (false, false) => FRESH,
             }
     }
 
     fn answer(&self) -> Answer {
-        let heard = self.last.as_ref().map_or(self.since, |(at, _)| *at);
-        let silence =
-            if self.asked.is_some_and(|(_, answered)| answered) { Duration::ZERO } else { heard.elapsed() };
-        Answer { silence, said: self.last.as_ref().map(|(_, said)| said.clone()) }
+        let silence = self.silent.map_or(Duration::ZERO, |since| since.elapsed());
+        Answer { silence, said: self.last.clone() }
     }
 }
 
@@ -161,17 +164,26 @@ impl Engines {
     /// no longer than one silent engine does, for every few hundred of them.
     pub async fn ask(&self, cluster: &str, targets: &[Target], pass: Pass<'_>) -> HashMap<String, Answer> {
         self.forget_others(cluster, targets);
-        let asked: Vec<_> = targets.iter().map(|target| self.one(cluster, target, pass).boxed()).collect();
+        let round = self.round();
+        let asked = targets.iter().map(|target| self.one(cluster, target, pass, round).boxed());
+        let asked: Vec<_> = asked.collect();
         let answers: Vec<_> = stream::iter(asked).buffered(AT_ONCE).collect().await;
         let answered = |(target, answer): (&Target, Option<Answer>)| Some((target.pod.clone(), answer?));
         targets.iter().zip(answers).filter_map(answered).collect()
     }
 
-    async fn one(&self, cluster: &str, target: &Target, pass: Pass<'_>) -> Option<Answer> {
+    /// How long it takes to ask each engine once.
+    pub fn round(&self) -> Duration {
+        let engines = self.known.lock().values().map(HashMap::len).sum::<usize>();
+        Duration::from_secs_f64(engines as f64 / RATE)
+    }
+
+    async fn one(&self, cluster: &str, target: &Target, pass: Pass<'_>, round: Duration) -> Option<Answer> {
         let known = self.known(cluster, target);
-        if !known.is_due(target) {
+        if !known.is_due(target, round) {
             return Some(known.answer());
         }
+        let asked = Instant::now();
         let client = EngineClient::new(self.connection(cluster, target, pass)?);
         let request = pass.secret.sign(Request::new(GetStateRequest {}));
         let call = async |mut client: EngineClient<Channel>| client.get_state(request).await;
@@ -181,12 +193,15 @@ impl Engines {
         let mut all = self.known.lock();
         let many = all.values().map(HashMap::len).sum::<usize>() > CONNECTIONS;
         let known = all.get_mut(cluster)?.get_mut(&target.uid)?;
-        known.asked = Some((Instant::now(), said.is_some()));
+        known.asked = Some(Instant::now());
         if let Some(said) = said {
             if many && target.is_settled(&said) {
                 known.channel = None;
             }
-            known.last = Some((Instant::now(), said));
+            known.last = Some(said);
+            known.silent = None;
+        } else {
+            known.silent.get_or_insert(asked);
         }
         Some(known.answer())
     }
@@ -238,8 +253,7 @@ impl Engines {
 
     /// What is known of the process that runs in the pod now.
     fn known(&self, cluster: &str, target: &Target) -> Known {
-        let fresh =
-            || Known { started: target.since, channel: None, since: Instant::now(), last: None, asked: None };
+        let fresh = || Known { started: target.since, channel: None, last: None, asked: None, silent: None };
         let mut all = self.known.lock();
         let pods = all.entry(cluster.to_owned()).or_default();
         let known = pods.entry(target.uid.clone()).or_insert_with(fresh);
@@ -301,28 +315,31 @@ mod tests {
             draining,
             tls: false,
         };
-        let known = |asked, role, draining| Known {
+        let known = |asked: Option<(u64, bool)>, role, draining| Known {
             started: Timestamp::UNIX_EPOCH,
             channel: None,
-            since: ago(60),
-            last: Some((ago(60), said(role, draining))),
-            asked,
+            last: Some(said(role, draining)),
+            asked: asked.map(|(seconds, _)| ago(seconds)),
+            silent: asked.and_then(|(seconds, answered)| (!answered).then(|| ago(seconds + 2))),
         };
         let (decode, mixed) = (rpc::Role::Decode, rpc::Role::Mixed);
-        for (known, draining, due) in [
-            (known(None, decode, false), false, true),
-            (known(Some((ago(2), true)), decode, false), false, false),
-            (known(Some((ago(6), true)), decode, false), false, true),
-            (known(Some((ago(2), true)), mixed, false), false, true),
-            (known(Some((ago(2), true)), decode, true), true, true),
-            (known(Some((ago(0), false)), decode, false), false, false),
-            (known(Some((ago(2), false)), decode, false), false, true),
+        for (known, draining, round, due) in [
+            (known(None, decode, false), false, 1, true),
+            (known(Some((2, true)), decode, false), false, 1, false),
+            (known(Some((6, true)), decode, false), false, 1, true),
+            (known(Some((6, true)), decode, false), false, 60, false),
+            (known(Some((61, true)), decode, false), false, 60, true),
+            (known(Some((2, true)), mixed, false), false, 60, true),
+            (known(Some((2, true)), decode, true), true, 60, true),
+            (known(Some((0, false)), decode, false), false, 60, false),
+            (known(Some((2, false)), decode, false), false, 60, true),
         ] {
-            assert_eq!(known.is_due(&target(draining)), due, "{known:?} {draining}");
+            let found = known.is_due(&target(draining), Duration::from_secs(round));
+            assert_eq!(found, due, "{known:?} {draining} {round}");
         }
-        let silence = |answered| known(Some((ago(2), answered)), decode, false).answer().silence;
-        assert_eq!(silence(true), Duration::ZERO, "it answered when it was last asked");
-        assert!(silence(false) >= Duration::from_mins(1), "since it was last heard");
+        let silence = |answered| known(Some((60, answered)), decode, false).answer().silence;
+        assert_eq!(silence(true), Duration::ZERO, "it answered when it was last asked, however long ago");
+        assert_eq!(silence(false).as_secs(), 62, "since it was first asked in vain");
     }
 
     #[test]

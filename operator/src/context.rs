@@ -8,7 +8,7 @@ use std::{
 
 use jiff::SignedDuration;
 use kube::{
-    Client,
+    Client, Resource as _,
     core::ObjectMeta,
     runtime::{
         events::{Recorder, Reporter},
@@ -27,7 +27,7 @@ use crate::{
     fleet::{Fleet, Surroundings},
     labels::MANAGER,
     lease::Leadership,
-    metrics::Metrics,
+    metrics::{Metrics, SHOWN, ShownCertificate, ShownCluster},
     secrets::Secrets,
     status,
     validate::{self, ValidateError},
@@ -99,7 +99,7 @@ impl Context {
             recorder: Recorder::new(client.clone(), reporter),
             engines: Engines::new(Arc::clone(&metrics)),
             secrets: Secrets::default(),
-            identities: Identities::new(Arc::clone(&metrics)),
+            identities: Identities::default(),
             failures: Failures::default(),
             published: Mutex::default(),
             waiting: Mutex::default(),
@@ -166,6 +166,27 @@ impl Context {
         validate::fleet(cluster, &self.surroundings)
     }
 
+    /// Every cluster as the page of metrics shows it; of one that cannot be read no condition holds.
+    pub fn shown(&self) -> Vec<ShownCluster> {
+        self.cache.clusters.state().iter().map(|watched| self.shown_one(watched)).collect()
+    }
+
+    fn shown_one(&self, watched: &Watched) -> ShownCluster {
+        let meta = watched.meta();
+        let status = watched.0.as_ref().ok().and_then(|cluster| cluster.status.as_ref());
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let certificate = self.identities.leaf(uid).map(|leaf| ShownCertificate {
+            renewal: shoal_plan::renewal(&leaf, uid).as_second(),
+            ends: leaf.ends.as_second(),
+        });
+        ShownCluster {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            holding: SHOWN.into_iter().filter(|kind| status.is_some_and(|status| status.is(kind))).collect(),
+            certificate,
+        }
+    }
+
     /// Something happened to an object.
     pub fn queued(&self, reference: &ObjectRef<Watched>) {
         let mut waiting = self.waiting.lock();
@@ -203,10 +224,8 @@ impl Context {
         self.taken(reference);
         self.succeeded(reference);
         let clusters = self.cache.clusters.state();
-        let alive: HashSet<&str> = clusters
-            .iter()
-            .filter_map(|cluster| kube::Resource::meta(cluster.as_ref()).uid.as_deref())
-            .collect();
+        let alive: HashSet<&str> =
+            clusters.iter().filter_map(|cluster| cluster.meta().uid.as_deref()).collect();
         self.secrets.keep(|uid| alive.contains(uid));
         self.identities.keep(|uid| alive.contains(uid));
         self.published.lock().retain(|uid, _| alive.contains(uid.as_str()));

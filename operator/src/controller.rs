@@ -63,6 +63,12 @@ pub async fn run(parts: Parts, stop: impl Future<Output = ()> + Send + 'static) 
     let (cache, triggers) = Cache::watch(&client, &scope, &metrics);
     let clusters = cache.clusters.clone();
     let context = Arc::new(Context::new(client, cache, surroundings, leadership, metrics, &identity));
+    let shown = Arc::clone(&context);
+    // Kept for as long as this process leads.
+    let _showing = context
+        .metrics
+        .show(move || shown.shown())
+        .inspect_err(|error| tracing::warn!(%error, "the page of metrics does not show the ServingClusters"));
     let noted = Arc::clone(&context);
     let triggers = triggers.inspect(move |reference| noted.queued(reference));
     let queue = paced(triggers).map(Ok::<_, Infallible>);

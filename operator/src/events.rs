@@ -65,6 +65,12 @@ pub fn of_certificate(reason: &str, note: &str, damaged: bool) -> Event {
     event(if damaged { EventType::Warning } else { EventType::Normal }, reason, note, "Rotate")
 }
 
+/// The fleet secret was gone, and is there again.
+pub fn of_lost_secret() -> Event {
+    let note = "the fleet secret was deleted; the value that its pods use is put back";
+    event(EventType::Warning, "RestoreSecret", note, "Restore")
+}
+
 /// Conditions that became true or false, or that trouble came and went.
 pub fn of_status(previous: Option<&ServingClusterStatus>, now: &ServingClusterStatus) -> Vec<Event> {
     let held = |status: Option<&ServingClusterStatus>, kind| status.is_some_and(|status| status.is(kind));

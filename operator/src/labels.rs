@@ -27,7 +27,8 @@ pub const CRASHES: &str = "shoal.dev/crashes";
 pub const RENDERED: &str = "shoal.dev/rendered-hash";
 /// On the gateway's Deployment: the model and port it was made for, as JSON.
 pub const GATEWAY_TEMPLATE: &str = "shoal.dev/gateway-template";
-/// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them.
+/// On the gateway's pods: the fleet secret they have read, by UID; a new secret rolls them. On a fleet secret that was
+/// put back: the UID of the first one with its value.
 pub const FLEET_SECRET: &str = "shoal.dev/fleet-secret";
 /// On pods of instances and gateways: their gRPC is within TLS, with certificates on both sides. Written with the
 /// pod and never changed.

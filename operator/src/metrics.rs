@@ -1,10 +1,16 @@
-//! What the operator did, for Prometheus. Labels come from enums; no name of an object is one.
+//! What the operator did, for Prometheus, with labels that come from enums; and what is true of each `ServingCluster`,
+//! with its name.
 
-use std::time::Duration;
+mod clusters;
+
+use std::{sync::Arc, time::Duration};
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+
+use clusters::Clusters;
+pub use clusters::{SHOWN, Showing, ShownCertificate, ShownCluster};
 
 /// Seconds; from a pass that finds nothing to do, to one with engines that do not answer.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
@@ -24,8 +30,6 @@ pub struct Metrics {
     /// Objects that something happened to and that no reconcile has begun for.
     pub queue_depth: IntGauge,
     pub leader: IntGauge,
-    /// Unix time; 0 while no certificate was seen.
-    pub certificate_expiration: IntGauge,
 }
 
 impl Metrics {
@@ -67,10 +71,6 @@ impl Metrics {
             )?,
             queue_depth: gauge("queue_depth", "Objects waiting for a reconcile.")?,
             leader: gauge("leader", "1 while this process holds the lease.")?,
-            certificate_expiration: gauge(
-                "certificate_expiration_timestamp_seconds",
-                "When the first of all fleets' certificates ends if it is not renewed; 0 without any.",
-            )?,
             registry,
         })
     }
@@ -98,6 +98,17 @@ impl Metrics {
 
     pub fn watch_broke(&self, kind: &str) {
         self.watch_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// Shows every `ServingCluster` that `look` finds each time that the page is read, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// When they are shown already.
+    pub fn show(
+        &self,
+        look: impl Fn() -> Vec<ShownCluster> + Send + Sync + 'static,
+    ) -> Result<Showing, prometheus::Error> {
+        Clusters::new(Arc::new(look))?.show(&self.registry)
     }
 
     /// The page that Prometheus reads.
@@ -131,7 +142,6 @@ mod tests {
             "shoal_operator_watch_errors_total{kind=\"Pod\"} 1",
             "shoal_operator_queue_depth 0",
             "shoal_operator_leader 1",
-            "shoal_operator_certificate_expiration_timestamp_seconds 0",
         ] {
             assert!(page.contains(line), "{line} is not in\n{page}");
         }

@@ -13,7 +13,7 @@ use crate::{
     apply::{self, ApplyError, Effect},
     calls::Calls,
     certificates,
-    children::{Applied, Children, fleet_secret},
+    children::{Applied, Children, fleet_secret, fleet_secret_again},
     clock,
     context::Context,
     error::Class,
@@ -25,7 +25,7 @@ use crate::{
     validate::ValidateError,
 };
 
-/// Until the next look while nothing happens: engines are asked as often whether they still answer.
+/// Until the next look while nothing happens, if there are few engines: they are asked as often whether they still answer.
 const RESTING: Duration = Duration::from_secs(15);
 /// While an engine drains, comes up or is silent, which no watch tells of.
 const MOVING: Duration = Duration::from_secs(1);
@@ -128,7 +128,8 @@ pub async fn reconcile(
     let roles_held_back = publish_roles(&scene, written.as_ref().ok(), held.as_ref()).await?;
     written?;
     let told = told?;
-    let next = next_look(&plan, &facts, &observed, &answers, told);
+    let rest = RESTING.max(context.engines.round());
+    let next = next_look(&plan, &facts, &observed, &answers, told, rest);
     let held_back = held_back.into_iter().chain(roles_held_back);
     Ok(Action::requeue(held_back.fold(next, Duration::min)))
 }
@@ -144,7 +145,7 @@ async fn look(
 }
 
 async fn ask(context: &Context, fleet: &Fleet, facts: &Facts) -> HashMap<String, Answer> {
-    let Some(secret) = &facts.secret else { return HashMap::new() };
+    let Some(secret) = facts.secret_of_pods() else { return HashMap::new() };
     let identity = context.identities.identity(&fleet.uid);
     let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let targets: Vec<_> = facts.instances.iter().filter_map(|facts| facts.target()).collect();
@@ -163,7 +164,7 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
         Err(error) => return Err(error),
     };
     let template = gateway_template(scene, plan);
-    let children = Children::render(scene.fleet, &template, &secret.uid);
+    let children = Children::render(scene.fleet, &template, &secret.id);
     let furnish = Box::pin(apply::apply(scene, children));
     let (children, furnished) = furnish.await?;
     let steps = steps::of_one_look(plan);
@@ -182,6 +183,7 @@ async fn write(context: &Context, scene: &Scene<'_>, plan: &Plan) -> Result<Chil
     }
     let mut told = events::of_steps(&told);
     told.extend(rotated);
+    told.extend(scene.facts.lost_secret.as_ref().map(|_| events::of_lost_secret()));
     let reference = scene.fleet.reference.clone().into();
     events::publish(scene.calls, &context.recorder, &reference, &told).await;
     let tidied = async {
@@ -217,13 +219,17 @@ async fn carry_out<'a>(
     (step, effect)
 }
 
-/// The fleet secret that is there, or a new one.
+/// The fleet secret that is there; else the one that its pods use; else a new one.
 async fn ensure_secret(context: &Context, scene: &Scene<'_>) -> Result<SeenSecret, ApplyError> {
     if let Some(secret) = &scene.facts.secret {
         return Ok(secret.clone());
     }
     scene.still_wanted().await?;
-    let made = scene.calls.create(&scene.fleet.namespace, &fleet_secret(scene.fleet)?).await?;
+    let secret = match &scene.facts.lost_secret {
+        Some(lost) => fleet_secret_again(scene.fleet, lost),
+        None => fleet_secret(scene.fleet)?,
+    };
+    let made = scene.calls.create(&scene.fleet.namespace, &secret).await?;
     let name = made.metadata.name.clone().unwrap_or_default();
     let seen = observe::read_secret(scene.fleet, &name, &made).map_err(|_| ApplyError::Outdated)?;
     Ok(context.secrets.remember(&scene.fleet.uid, seen))
@@ -247,7 +253,7 @@ async fn actuate(
     scene: &Scene<'_>,
     answers: &HashMap<String, Answer>,
 ) -> Result<bool, ApplyError> {
-    let Some(secret) = &scene.facts.secret else { return Ok(false) };
+    let Some(secret) = scene.facts.secret_of_pods() else { return Ok(false) };
     let identity = context.identities.identity(&scene.fleet.uid);
     let pass = Pass { secret: &secret.value, identity: identity.as_ref() };
     let mut undrained = 0;
@@ -366,6 +372,7 @@ fn next_look(
     observed: &Observed,
     answers: &HashMap<String, Answer>,
     told: bool,
+    rest: Duration,
 ) -> Duration {
     let comes_up = |name: &str| facts.instance(name).is_some_and(observe::InstanceFacts::runs);
     let moves = observed.instances.iter().any(|instance| match instance.phase {
@@ -377,7 +384,7 @@ fn next_look(
     let engines = match (told, moves || silent) {
         (true, _) => TOLD,
         (false, true) => MOVING,
-        (false, false) => RESTING,
+        (false, false) => rest,
     };
     if plan.steps.len() > steps::MOST {
         return AT_ONCE;

@@ -47,7 +47,8 @@ def sources(rows: dict[str, Metric]) -> list[str]:
     # "name", "Help.", &["label"] as the programs register them, wherever rustfmt breaks the line.
     registered = re.compile(r'"([a-z_]+)",\s*"([A-Z0-9][^"]+\.)"(?:,\s*&\[([^\]]*)\])?')
     for program, path in SOURCES.items():
-        text = path.read_text().split("#[cfg(test)]")[0]
+        files = [path, *sorted(path.with_suffix("").glob("*.rs"))]
+        text = "\n".join(file.read_text().split("#[cfg(test)]")[0] for file in files)
         for name, _, labels in registered.findall(text):
             full = f"shoal_{program}_{name}"
             if full not in rows:

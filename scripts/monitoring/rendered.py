@@ -41,6 +41,7 @@ def main() -> None:
     assert selects(everything["NetworkPolicy", "shoal-operator"]["spec"]["podSelector"]["matchLabels"], labels)
     assert selects(monitor["selector"]["matchLabels"], service["metadata"]["labels"])
     assert {port["name"] for port in service["spec"]["ports"]} == {end["port"] for end in monitor["endpoints"]}
+    assert all(end["honorLabels"] for end in monitor["endpoints"]), "namespaces of ServingClusters would be hidden"
     assert {port["name"] for port in container["ports"]} == {port["targetPort"] for port in service["spec"]["ports"]}
     assert container["args"][-1] == "--log=debug" and labels["example.com/c"] == "d"
     spread = default["Deployment", "shoal-operator"]["spec"]["template"]["spec"]["topologySpreadConstraints"]

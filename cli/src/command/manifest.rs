@@ -2,7 +2,7 @@
 
 use std::{
     io::Read,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use shoal_crds::{DocumentError, ServingCluster, ServingClusterSpec};
@@ -88,9 +88,21 @@ fn relocated(manifest: &Path, text: &str) -> Option<String> {
         Err(_) if manifest == Path::new("-") => return None,
         Err(_) => std::path::absolute(manifest).ok()?.parent()?.join(&path),
     };
-    base.to_str()?.clone_into(&mut cluster.spec.model.source.path);
+    without_dots(&base).to_str()?.clone_into(&mut cluster.spec.model.source.path);
     // Written out and read again, so that every other rule is still checked.
     strict(text).then(|| shoal_crds::write(&cluster).ok()).flatten()
+}
+
+/// The resource takes no `..`; a user who stands beside the models writes one.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Whether the path is the only thing wrong: nothing else may be lost by writing the document anew.

@@ -41,6 +41,11 @@ pub struct Wishes {
 pub trait Server {
     /// Sends a chat request; the answer streams. Dropping it ends the request.
     fn ask(&self, request: &Value) -> impl Future<Output = Result<Events, HttpError>>;
+
+    /// What an error on this way means to the person.
+    fn failure(error: &HttpError) -> Failure {
+        Failure::failed(error.to_string())
+    }
 }
 
 /// What an answer said of itself, and what it looked like from here.
@@ -98,6 +103,10 @@ impl<S: Server> Talk<'_, S> {
             }
             let _ = editor.add_history_entry(line.as_str());
             if let Err(failure) = self.turn(&line).await {
+                // A script has nobody who would ask again.
+                if !std::io::stdin().is_terminal() {
+                    return Err(failure);
+                }
                 eprintln!("{} {failure}", style::error("error:"));
             }
         }
@@ -110,7 +119,7 @@ impl<S: Server> Talk<'_, S> {
             Ok(told) => told,
             Err(error) => {
                 self.history.pop();
-                return Err(Failure::failed(error.to_string()));
+                return Err(S::failure(&error));
             }
         };
         println!();

@@ -95,8 +95,8 @@ pub struct ModelSource {
     /// Absolute path of a GGUF file, or of a folder with safetensors files and config.json: on the machine; in a
     /// cluster within claim or hostPath, where download puts it or, without any, in the images of engine and gateway. Required. Example: /models/smollm2.gguf.
     #[schemars(length(max = 4096))]
-    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096")
-        .message("must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf"))]
+    #[x_kube(validation = Rule::new("self.startsWith('/') && self.size() <= 4096 && !('..' in self.split('/'))")
+        .message("must be an absolute path of at most 4096 characters without '..', for example /models/smollm2.gguf"))]
     pub path: String,
     /// PersistentVolumeClaim in the resource's own namespace that holds the model; every instance and gateway
     /// mounts it, read-only but for the step that downloads. In a cluster only. Default: none. Example: models.
@@ -161,9 +161,9 @@ pub struct EngineSpec {
     /// What computes. Default: cpu, the only value. Example: cpu.
     #[serde(default)]
     pub device: Device,
-    /// Compute threads of each instance, 1 to 256; in a cluster each also requests as many cores. Default: on
-    /// one machine its cores shared evenly among the instances that the spec asks for, at least 1; in a
-    /// cluster every core that the pod may use. Example: 4.
+    /// Compute threads of each instance, 1 to 256; in a cluster each also requests as many cores, unless podTemplate
+    /// requests another amount of cpu. Default: on one machine its cores shared evenly among the instances that the
+    /// spec asks for, at least 1; in a cluster every core that the pod may use. Example: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 256").message("must be 1 to 256"))]
     pub threads: Option<i32>,

@@ -24,6 +24,7 @@ use crate::{Bench, PATIENCE, is_settled, metrics::Page, page, serving_cluster, s
 
 const SECONDS: &str = "shoal_operator_reconcile_duration_seconds";
 const CALLS: &str = "shoal_operator_reconcile_api_calls";
+const WRITES: &str = "shoal_operator_writes_total";
 const P99: f64 = 0.1;
 const MEMORY_MIB: f64 = 200.0;
 const STEADY: f64 = 30.0;
@@ -73,13 +74,21 @@ pub(crate) async fn run(bench: &mut Bench, clusters: usize, quiet: Duration) -> 
     let rest = format!("over {} s in which nothing happens", quiet.as_secs());
     tell(&rest, &rested);
     goal_p99(&rested);
-    let writes = rested.sum("shoal_operator_writes_total");
+    let writes = rested.sum(WRITES);
     println!("writes at rest       {writes} {rest}; goal 0: {}", verdict(writes, 0.0));
     memory(bench)
 }
 
 /// Ends the operator and starts it again, until it has looked at every cluster and nothing waits.
 async fn restart(bench: &mut Bench, clusters: usize) -> Result<()> {
+    // What follows a change may come after the status by which it was waited for.
+    until("the operator writes nothing any more", PATIENCE, || async {
+        let before = page().await?.sum(WRITES);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        ensure!(page().await?.sum(WRITES) == before, "it still does");
+        Ok(())
+    })
+    .await?;
     bench.operator.terminate(Duration::from_mins(1)).await?;
     let begun = Instant::now();
     bench.operator = start_operator(&bench.logs).await?;
@@ -92,7 +101,7 @@ async fn restart(bench: &mut Bench, clusters: usize) -> Result<()> {
     .await?;
     let (took, page) = (begun.elapsed().as_secs_f64(), page().await?);
     println!("restart to steady    {took:.1} s; goal ≤ {STEADY} s: {}", verdict(took, STEADY));
-    let writes = page.sum("shoal_operator_writes_total");
+    let writes = page.sum(WRITES);
     println!("writes by a restart  {writes} {}; goal 0: {}", page.writes(), verdict(writes, 0.0));
     tell("since the restart", &page);
     Ok(())
@@ -107,7 +116,7 @@ fn tell(when: &str, page: &Page) {
         page.mean(CALLS),
         page.quantile(CALLS, 0.99),
         page.quantile(CALLS, 1.0),
-        page.sum("shoal_operator_writes_total") / page.reconciles().max(1.0),
+        page.sum(WRITES) / page.reconciles().max(1.0),
         page.writes(),
     );
 }

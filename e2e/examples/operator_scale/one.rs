@@ -27,6 +27,10 @@ const RATIO: f64 = 1.3;
 /// Of the processor time of control plane and operator together, in percent.
 const SHARE: f64 = 10.0;
 
+/// Between two steps, not measured: kwok deletes a pod twice and by name alone, and the second time would meet a new pod
+/// that has the name of a deleted one.
+const PAUSE: Duration = Duration::from_secs(10);
+
 pub(crate) async fn run(bench: &Bench, instances: i32) -> Result<()> {
     let (full, half) = (instances, instances / 2);
     let steps = [(0, full), (full, half), (half, full), (full, 0)];
@@ -41,6 +45,7 @@ pub(crate) async fn run(bench: &Bench, instances: i32) -> Result<()> {
     let mut rows = Vec::new();
     for (from, to) in steps {
         rows.push(fleet.measured(from, to).await.with_context(|| format!("{from} -> {to}"))?);
+        tokio::time::sleep(PAUSE).await;
     }
     gone(bench).await?;
     let after = yardstick(&bare, &steps).await?;
@@ -77,6 +82,7 @@ async fn yardstick(bare: &Bare, steps: &[(i32, i32)]) -> Result<Vec<Duration>> {
         steps.iter().map(|(from, to)| (from.unsigned_abs() as usize, to.unsigned_abs() as usize))
     {
         times.push(if to > from { bare.grow(from, to).await? } else { bare.shrink(from, to).await? });
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(times)
 }

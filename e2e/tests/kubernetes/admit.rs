@@ -55,11 +55,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("/spec", "null", "spec: Required value"),
     ("/spec/model/name", r#""smol lm""#, MODEL_NAME),
     ("/spec/model/name", r#""鱼""#, MODEL_NAME),
-    (
-        "/spec/model/source/path",
-        r#""models/x.gguf""#,
-        "must be an absolute path of at most 4096 characters, for example /models/smollm2.gguf",
-    ),
+    ("/spec/model/source/path", r#""models/x.gguf""#, PATH),
+    ("/spec/model/source/path", r#""/models/../etc/passwd""#, PATH),
+    ("/spec/model/source/path", r#""/..""#, PATH),
+    ("/spec/model/source", r#"{"path": "/x/../../../etc", "claim": "models"}"#, PATH),
+    ("/spec/model/source", r#"{"path": "/x", "hostPath": "/srv/../etc"}"#, HOST_PATH),
     ("/spec/model/source/claim", r#""other/models""#, CLAIM),
     ("/spec/model/source/claim", r#""..""#, CLAIM),
     ("/metadata/name", r#""1chat""#, NAME),
@@ -71,6 +71,10 @@ const KV_MEMORY: &str = "spec.engine.kvMemory: Invalid value: \"string\": must b
     4Ti with an optional Ki, Mi, Gi or Ti, for example 512Mi";
 const MODEL_NAME: &str = "spec.model.name: Invalid value: \"string\": must be 1 to 128 letters, digits, '.', '_', '/', \
     ':' or '-', starting with a letter or digit";
+const PATH: &str = "spec.model.source.path: Invalid value: \"string\": must be an absolute path of at most 4096 characters \
+    without '..', for example /models/smollm2.gguf";
+const HOST_PATH: &str = "spec.model.source.hostPath: Invalid value: \"string\": must be an absolute path of at most 4096 \
+    characters without '..', for example /srv/models";
 const CLAIM: &str = "spec.model.source.claim: Invalid value: \"string\": must be the name of a PersistentVolumeClaim: at \
     most 253 lower-case letters, digits, '-' or '.'";
 const NAME: &str = "metadata.name must be at most 40 characters: a lower-case letter, then lower-case letters, digits or \

@@ -59,9 +59,11 @@ async fn upgrade_of_the_chart_restarts_no_pod_of_a_fleet() -> Result<()> {
     .await
 }
 
-/// The operator looks for the secret only every few minutes, unless it has just started.
+/// An operator that has not read the old value cannot put it back. It looks for the secret only every few minutes, unless
+/// it has just started.
 #[tokio::test]
-async fn drift_a_deleted_fleet_secret_is_made_anew_and_new_pods_get_the_new_one() -> Result<()> {
+async fn drift_a_fleet_secret_that_nobody_knows_any_more_is_made_anew_and_new_pods_get_the_new_one()
+-> Result<()> {
     in_namespace("drift-secret", async |namespace| {
         let chat = namespace.apply(&small("chat", 0, 1)).await?;
         chat.settled().await?;

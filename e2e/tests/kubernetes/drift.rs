@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_e2e::kubernetes::{Namespace, in_namespace, small};
 
 const REPAIR: Duration = Duration::from_mins(1);
@@ -103,6 +103,29 @@ async fn drift_a_deleted_child_is_made_again() -> Result<()> {
         }
         chat.settled().await?;
         chat.ask("The capital of France is", 4).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn drift_a_deleted_fleet_secret_is_put_back_with_the_value_that_pods_use() -> Result<()> {
+    in_namespace("drift-fleet-secret", async |namespace| {
+        let chat = namespace.apply(&small("chat", 0, 1)).await?;
+        chat.settled().await?;
+        let (before, value) = (chat.uids().await?, at(namespace, "secret/chat-fleet", "/data").await?);
+        namespace.kubectl(&["delete", "secret", "chat-fleet"]).await?;
+        // A pod that waits for the Secret makes the operator look.
+        chat.patch(&json!({"spec": {"decode": {"replicas": 2}}})).await?;
+        chat.settled().await?;
+        assert_eq!(at(namespace, "secret/chat-fleet", "/data").await?, value);
+        // Both answer the operator and the gateways, and nothing was made anew for it.
+        chat.ask("The capital of France is", 4).await?;
+        let after = chat.uids().await?;
+        assert_eq!(after.len(), before.len() + 1);
+        ensure!(before.iter().all(|(name, uid)| after.get(name) == Some(uid)), "{before:?} {after:?}");
+        let events = namespace.kubectl(&["get", "events", "--output=jsonpath={.items[*].reason}"]).await?;
+        ensure!(events.contains("RestoreSecret"), "{events}");
         Ok(())
     })
     .await

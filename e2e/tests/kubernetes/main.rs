@@ -6,6 +6,7 @@
 
 mod admit;
 mod alone;
+mod download;
 mod drift;
 mod faults;
 mod mistakes;
@@ -15,4 +16,6 @@ mod rbac;
 mod reconcile;
 mod scale;
 mod serve;
+mod store;
+mod tls;
 mod upgrade;

@@ -40,6 +40,26 @@ async fn admit_a_claim_that_is_not_there_is_named_while_the_old_fleet_serves_and
 }
 
 #[tokio::test]
+async fn admit_an_image_that_is_not_there_is_named_while_the_old_fleet_serves_and_going_back_mends_it()
+-> Result<()> {
+    in_namespace("admit-image", async |namespace| {
+        let chat = namespace.apply(&small("chat", 0, 1)).await?;
+        chat.settled().await?;
+        let before = chat.uids().await?;
+        for component in ["engine", "gateway"] {
+            chat.patch(&json!({"spec": {component: {"image": "localhost/absent:1"}}})).await?;
+            chat.says("Degraded", "True", "image localhost/absent:1 cannot be pulled", TOLD).await?;
+            chat.ask("The capital of France is", 4).await?;
+            chat.patch(&json!({"spec": {component: {"image": null}}})).await?;
+            chat.settled().await?;
+            assert_eq!(chat.uids().await?, before, "{component}: the fleet is what it was");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn admit_too_little_room_is_named_while_the_old_fleet_serves_and_an_edit_mends_it() -> Result<()> {
     in_namespace("admit-room", async |namespace| {
         let chat = namespace.apply(&small("chat", 0, 1)).await?;
@@ -49,6 +69,25 @@ async fn admit_too_little_room_is_named_while_the_old_fleet_serves_and_an_edit_m
         chat.says("Degraded", "True", "Insufficient memory", TOLD).await?;
         chat.ask("The capital of France is", 4).await?;
         chat.patch(&json!({"spec": {"engine": {"kvMemory": "64Mi"}}})).await?;
+        chat.settled().await?;
+        assert_eq!(chat.uids().await?, before, "the fleet is what it was");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn admit_too_little_memory_is_named_while_the_old_fleet_serves_and_going_back_mends_it() -> Result<()> {
+    in_namespace("admit-memory", async |namespace| {
+        let chat = namespace.apply(&small("chat", 0, 1)).await?;
+        chat.settled().await?;
+        let before = chat.uids().await?;
+        let little = json!({"requests": {"memory": "16Mi"}, "limits": {"memory": "32Mi"}});
+        let template = json!({"spec": {"containers": [{"name": "engine", "resources": little}]}});
+        chat.patch(&json!({"spec": {"engine": {"podTemplate": template}}})).await?;
+        chat.says("Degraded", "True", "crashed (out of memory)", TOLD).await?;
+        chat.ask("The capital of France is", 4).await?;
+        chat.patch(&json!({"spec": {"engine": {"podTemplate": null}}})).await?;
         chat.settled().await?;
         assert_eq!(chat.uids().await?, before, "the fleet is what it was");
         Ok(())

@@ -75,7 +75,10 @@ async fn plugin_says_why_a_fleet_does_not_start_and_what_to_do() -> Result<()> {
                 says(namespace, 1, &["doctor", "chat"], &["FAIL", "no pod of it is ready", &remedy]).await
             })
             .await?;
-        says(namespace, 3, &["status", "absent"], &["there is no ServingCluster \"absent\""]).await
+        for command in ["status", "doctor"] {
+            says(namespace, 3, &[command, "absent"], &["there is no ServingCluster \"absent\""]).await?;
+        }
+        Ok(())
     })
     .await
 }
@@ -130,6 +133,8 @@ async fn plugin_goes_on_with_what_a_user_may_see_and_names_the_rest() -> Result<
             .await?;
         says(namespace, 0, &["logs", "chat", "--as", &viewer], &["model loaded"]).await?;
         says(namespace, 3, &["chat", "chat", "-m", "hello", "--as", &viewer], &["services/proxy"]).await?;
+        let named = ["chat", "chat", "-m", "hello", "--model", "smollm2", "--as", &viewer];
+        says(namespace, 3, &named, &["services/proxy"]).await?;
         let unasked = ["get pods/proxy", "unseen", "0 failed"];
         says(namespace, 0, &["doctor", "chat", "--as", &viewer], &unasked).await?;
         says(namespace, 3, &["status", "chat", "--as", &nobody], &["forbidden", "servingclusters"]).await

@@ -138,8 +138,8 @@ fn keep(
     kept.into_iter().take(MAX_TRUSTED - 1).map(|known| known.id.clone()).collect()
 }
 
-/// At two thirds of its life, less up to a tenth of it that differs between fleets.
-fn renewal(certificate: &Certificate, seed: &str) -> Timestamp {
+/// When a certificate is to be made anew: at two thirds of its life, less up to a tenth of it that differs between fleets.
+pub fn renewal(certificate: &Certificate, seed: &str) -> Timestamp {
     let life = certificate.ends.duration_since(certificate.made);
     let hash = blake3::hash(format!("{seed}:{}", certificate.id).as_bytes());
     let early = f64::from(hash.as_bytes()[0]) / 2550.0;

@@ -28,7 +28,7 @@ use shoal_crds::ServingClusterSpec;
 
 pub use backoff::{CrashHistory, delay};
 pub use certificates::{
-    BACKDATED, Certificate, CertificatePlan, Certificates, Leaf, authority_lifetime, certificates,
+    BACKDATED, Certificate, CertificatePlan, Certificates, Leaf, authority_lifetime, certificates, renewal,
 };
 pub use draft::{Action, Plan, Step, Wait};
 pub use observed::{Gateway, Instance, Observed, Phase, Role};

@@ -19,7 +19,12 @@ fn words(text: &str) -> Option<String> {
     let causes = lines[at + 1..].iter().skip_while(|line| **line == "Caused by:");
     let heading = lines.get(at + 1) == Some(&"Caused by:");
     let causes = causes.take_while(|line| heading && **line != "Stack backtrace:");
-    Some(causes.fold(error, |told, cause| format!("{told}: {cause}")))
+    Some(causes.fold(error, |told, cause| {
+        // Of several each has a number.
+        let cause = cause.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches(": ");
+        // Most errors end with their cause already.
+        if told.ends_with(cause) { told } else { format!("{told}: {cause}") }
+    }))
 }
 
 #[cfg(test)]
@@ -31,6 +36,10 @@ mod tests {
         let log = "INFO loading\nError: cannot load\n\nCaused by:\n    no such file\n\nStack backtrace:\n   0: main\n";
         assert_eq!(last_words(log).unwrap(), "cannot load: no such file");
         assert_eq!(last_words("Error: bad magic\n\nStack backtrace:\n 0: main\n").unwrap(), "bad magic");
+        let twice = "Error: cannot open m: no such file\n\nCaused by:\n    no such file\n";
+        assert_eq!(last_words(twice).unwrap(), "cannot open m: no such file");
+        let several = "Error: a\n\nCaused by:\n    0: b: c\n    1: c\n";
+        assert_eq!(last_words(several).unwrap(), "a: b: c");
         assert_eq!(last_words("one\ntwo\n\n").unwrap(), "two");
         assert_eq!(last_words("\n"), None);
     }

@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::events::Event;
 use parking_lot::Mutex;
-use shoal_plan::{CertificatePlan, authority_lifetime};
+use shoal_plan::{Certificate, CertificatePlan, authority_lifetime};
 use shoal_wire::tls::{Identity as TlsIdentity, Material};
 
 use crate::{
@@ -27,7 +27,6 @@ use crate::{
     children::{authority_secret, certificate_secret},
     clock, events,
     fleet::Fleet,
-    metrics::Metrics,
     observe::SeenCertificates,
     steps::Scene,
 };
@@ -40,33 +39,28 @@ const RECENT: Duration = Duration::from_mins(5);
 const RECENT_WHILE_MOVING: Duration = Duration::from_secs(10);
 
 /// What was read of each cluster's certificates, and who this process is to its engines; by UID of the cluster.
-#[derive(Debug)]
-pub struct Identities {
-    known: Mutex<HashMap<String, Known>>,
-    metrics: Arc<Metrics>,
-}
+#[derive(Debug, Default)]
+pub struct Identities(Mutex<HashMap<String, Known>>);
 
 #[derive(Debug, Clone)]
 struct Known {
     /// None once a write failed: what is there is not known.
     read: Option<(Instant, SeenCertificates)>,
+    /// Of the leaf that was read last.
+    leaf: Option<Certificate>,
     identity: Option<Arc<TlsIdentity>>,
 }
 
 impl Identities {
-    pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { known: Mutex::default(), metrics }
-    }
-
     pub fn recent(&self, cluster: &str, at_rest: bool) -> Option<SeenCertificates> {
         let limit = if at_rest { RECENT } else { RECENT_WHILE_MOVING };
-        let (at, seen) = self.known.lock().get(cluster)?.read.clone()?;
+        let (at, seen) = self.0.lock().get(cluster)?.read.clone()?;
         (at.elapsed() < limit).then_some(seen)
     }
 
     /// Connections that are open go on; the next ones use what was read.
     pub fn remember(&self, cluster: &str, seen: SeenCertificates) -> SeenCertificates {
-        let mut known = self.known.lock();
+        let mut known = self.0.lock();
         let earlier = known.get(cluster).and_then(|known| known.identity.clone());
         let identity = match (&seen.leaf, earlier) {
             (Some(leaf), Some(identity)) => {
@@ -78,28 +72,31 @@ impl Identities {
             (Some(leaf), None) => TlsIdentity::new(&leaf.material).ok(),
             (None, earlier) => earlier,
         };
-        known.insert(cluster.to_owned(), Known { read: Some((Instant::now(), seen.clone())), identity });
-        let ends = known.values().filter_map(|known| {
-            known.read.as_ref()?.1.leaf.as_ref().map(|leaf| leaf.leaf.certificate.ends.as_second())
-        });
-        self.metrics.certificate_expiration.set(ends.min().unwrap_or(0));
+        let leaf = seen.leaf.as_ref().map(|seen| seen.leaf.certificate.clone());
+        known
+            .insert(cluster.to_owned(), Known { read: Some((Instant::now(), seen.clone())), leaf, identity });
         seen
     }
 
+    /// The certificate that the cluster's processes have, as far as is known.
+    pub fn leaf(&self, cluster: &str) -> Option<Certificate> {
+        self.0.lock().get(cluster)?.leaf.clone()
+    }
+
     pub fn identity(&self, cluster: &str) -> Option<Arc<TlsIdentity>> {
-        self.known.lock().get(cluster)?.identity.clone()
+        self.0.lock().get(cluster)?.identity.clone()
     }
 
     /// The next look reads anew.
     fn doubt(&self, cluster: &str) {
-        if let Some(known) = self.known.lock().get_mut(cluster) {
+        if let Some(known) = self.0.lock().get_mut(cluster) {
             known.read = None;
         }
     }
 
     /// Forgets every cluster that is none any more.
     pub fn keep(&self, exists: impl Fn(&str) -> bool) {
-        self.known.lock().retain(|cluster, _| exists(cluster));
+        self.0.lock().retain(|cluster, _| exists(cluster));
     }
 }
 
@@ -223,4 +220,22 @@ pub(crate) fn made_at(fleet: &Fleet, now: Timestamp) -> [Secret; 2] {
         secret.metadata.resource_version = Some("7".to_owned());
     }
     secrets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::children::tests::{UID, fleet};
+
+    #[test]
+    fn after_a_write_that_failed_it_is_still_known_when_the_certificate_ends() {
+        let [authority, leaf] = made_at(&fleet(), clock::now());
+        let seen = SeenCertificates::of(&fleet(), Some(&authority), Some(&leaf), clock::now());
+        let identities = Identities::default();
+        identities.remember(UID, seen);
+        identities.doubt(UID);
+        assert!(identities.recent(UID, true).is_none(), "the next look reads anew");
+        let days = identities.leaf(UID).unwrap().ends.duration_since(clock::now()).as_hours() / 24;
+        assert!((29..=30).contains(&days), "{days}");
+    }
 }

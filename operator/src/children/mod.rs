@@ -43,7 +43,7 @@ pub use instance::{Instance, pod as instance_pod};
 pub use overlay::{Overlay, OverlayError};
 #[cfg(test)]
 pub(crate) use secret::known;
-pub use secret::{KEY as SECRET_KEY, fleet_secret};
+pub use secret::{KEY as SECRET_KEY, fleet_secret, fleet_secret_again};
 
 /// A kind that is written by server-side apply.
 pub trait Child:

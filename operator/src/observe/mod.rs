@@ -18,7 +18,7 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use shoal_crds::{ServingClusterStatus, ServingRole};
 use shoal_plan::{GatewayTemplate, Instance, Observed, Phase, Role};
 use shoal_wire::FleetSecret;
@@ -32,6 +32,7 @@ use crate::{
     clock,
     error::{CallError, Class},
     fleet::Fleet,
+    labels,
     secrets::Secrets,
 };
 
@@ -84,10 +85,20 @@ impl ObserveError {
 }
 
 /// The fleet secret that is there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct SeenSecret {
-    pub uid: String,
+    /// UID of the first object that had this value.
+    pub id: String,
     pub value: FleetSecret,
+    /// What the mounted file has.
+    pub content: ByteString,
+}
+
+/// Never shows the value.
+impl std::fmt::Debug for SeenSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SeenSecret").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// Everything that was seen, before the engines were asked.
@@ -100,6 +111,8 @@ pub struct Facts {
     pub gateway: Option<GatewayFacts>,
     pub live: Live,
     pub secret: Option<SeenSecret>,
+    /// What pods use, if the Secret is gone and this process has read it before.
+    pub lost_secret: Option<SeenSecret>,
     pub certificates: SeenCertificates,
     /// Instances are to be within TLS.
     pub tls: bool,
@@ -110,6 +123,11 @@ impl Facts {
     pub fn instance(&self, name: &str) -> Option<&InstanceFacts> {
         let found = self.instances.binary_search_by(|instance| instance.name.as_str().cmp(name));
         found.ok().map(|index| self.instances[index].as_ref())
+    }
+
+    /// The value that running pods have read.
+    pub fn secret_of_pods(&self) -> Option<&SeenSecret> {
+        self.secret.as_ref().or(self.lost_secret.as_ref())
     }
 
     /// Where to ask how far the model of each instance is that fetches it.
@@ -175,6 +193,8 @@ pub async fn observe(
             None => None,
         },
     };
+    let used = !instances.is_empty() || !gateways.is_empty();
+    let lost_secret = if secret.is_none() && used { secrets.last(&fleet.uid) } else { None };
     let certificates = match identities.recent(&fleet.uid, at_rest) {
         Some(known) => known,
         None => identities.remember(&fleet.uid, read_certificates(calls, fleet).await?),
@@ -182,7 +202,7 @@ pub async fn observe(
     // A gateway of an earlier release cannot reach an instance within TLS: those are made when the last such gateway
     // is gone. From then on nothing leads back.
     let tls = instances.iter().any(|instance| instance.tls) || gateway::all_know_tls(&gateways);
-    Ok(Facts { instances, superseded, gateway, live, secret, certificates, tls, status })
+    Ok(Facts { instances, superseded, gateway, live, secret, lost_secret, certificates, tls, status })
 }
 
 async fn read_certificates(calls: &Calls, fleet: &Fleet) -> Result<SeenCertificates, ObserveError> {
@@ -215,8 +235,9 @@ pub fn read_secret(fleet: &Fleet, name: &str, secret: &Secret) -> Result<SeenSec
     if !fleet.controls(&secret.metadata) {
         return Err(ObserveError::ForeignSecret { name: name() });
     }
-    let content = secret.data.as_ref().and_then(|data| data.get(SECRET_KEY));
-    let value = content.and_then(|content| FleetSecret::parse(&content.0));
-    let value = value.ok_or_else(|| ObserveError::BrokenSecret { name: name() })?;
-    Ok(SeenSecret { uid: secret.metadata.uid.clone().unwrap_or_default(), value })
+    let content = secret.data.as_ref().and_then(|data| data.get(SECRET_KEY)).cloned().unwrap_or_default();
+    let value = FleetSecret::parse(&content.0).ok_or_else(|| ObserveError::BrokenSecret { name: name() })?;
+    let first = secret.metadata.annotations.as_ref().and_then(|notes| notes.get(labels::FLEET_SECRET));
+    let id = first.or(secret.metadata.uid.as_ref()).cloned().unwrap_or_default();
+    Ok(SeenSecret { id, value, content })
 }

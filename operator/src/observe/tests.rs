@@ -208,6 +208,7 @@ fn seen(second_silent_seconds: u64, serving: bool) -> Vec<&'static str> {
         )),
         live: Live::default(),
         secret: None,
+        lost_secret: None,
         certificates: SeenCertificates::default(),
         tls: true,
         status: None,

@@ -11,6 +11,7 @@ use kube::{ResourceExt as _, client::Body};
 use serde_json::Value;
 use shoal_terminal::{
     conversation::Server,
+    failure::Failure,
     http::{self as openai, Events, HttpError},
 };
 
@@ -98,6 +99,15 @@ impl Gateway {
 }
 
 impl Server for Gateway {
+    /// A 403 is the API server's: a gateway of a cluster asks for no key that would come through.
+    fn failure(error: &HttpError) -> Failure {
+        match error {
+            HttpError::Refused { status: 403, message } => Failure::not_found(message),
+            HttpError::Unreachable { source, .. } => Failure::not_found(source.to_string()),
+            error => Failure::failed(error.to_string()),
+        }
+    }
+
     async fn ask(&self, request: &Value) -> Result<Events, HttpError> {
         let builder = http::Request::post(format!("{}/v1/chat/completions", self.base))
             .header(http::header::CONTENT_TYPE, "application/json");

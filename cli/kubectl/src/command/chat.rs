@@ -2,7 +2,10 @@
 
 use clap::Args;
 use kube::ResourceExt as _;
-use shoal_terminal::{conversation::Wishes, failure::Failure, http::HttpError};
+use shoal_terminal::{
+    conversation::{Server as _, Wishes},
+    failure::Failure,
+};
 
 use super::Verdict;
 use crate::cluster::{Gateway, Scope, Unseen, named};
@@ -51,10 +54,6 @@ impl Chat {
 }
 
 async fn first(gateway: &Gateway) -> Result<String, Failure> {
-    let model = gateway.model().await.map_err(|error| match &error {
-        // The API server's: a gateway of a cluster asks for no key.
-        HttpError::Refused { status: 403, message } => Failure::not_found(message),
-        error => Failure::failed(error.to_string()),
-    })?;
+    let model = gateway.model().await.map_err(|error| Gateway::failure(&error))?;
     model.ok_or_else(|| Failure::failed("the gateway lists no model"))
 }

@@ -19,7 +19,7 @@ Looks at: API server and clock, CustomResourceDefinition, operator and its lease
 what the operator says of it, pods, network policies, claims, Pod Security, and whether gateway and engines answer (which
 generates one token). Marks: ok, note (worth knowing), FAIL (with a remedy), unseen (a right is missing).
 
-Exit code 1 when something failed, 3 when the API server cannot be reached.";
+Exit code 1 when something failed, 3 when the API server cannot be reached or the named ServingCluster is not there.";
 
 /// Check the installation and fleets, and say what to do about what is wrong.
 #[derive(Debug, Args)]
@@ -46,16 +46,21 @@ impl Doctor {
             Some(name) => named(&connection, Some(name)).await.map(|one| vec![one]),
             None => clusters(&connection, self.all_namespaces).await,
         };
+        let mut absent = None;
         match found {
             Ok(found) => {
                 for cluster in found {
                     checks.extend(Box::pin(doctor::fleet(&connection, cluster)).await);
                 }
             }
+            Err(failure) if self.name.is_some() => absent = Some(failure),
             Err(failure) => checks.push(doctor::unlisted(&connection, &failure)),
         }
         if !self.output.print(&checks)? {
             print!("{}", text(&checks));
+        }
+        if let Some(failure) = absent {
+            return Err(failure);
         }
         Ok(Verdict::fine_if(checks.iter().all(|check| check.outcome != Outcome::Fail)))
     }

@@ -1,16 +1,13 @@
-//! A gzipped tar file whose every byte went through redaction, with an end to its size.
+//! A gzipped tar file whose every byte went through redaction, with an end to its size. It has its name when it is whole.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use shoal_terminal::failure::{Attempt as _, Failure};
+use tempfile::NamedTempFile;
 
 use super::redact::Redaction;
 use crate::cluster::Unseen;
@@ -31,7 +28,9 @@ pub(crate) struct Contents {
 }
 
 pub(crate) struct Archive {
-    tar: tar::Builder<GzEncoder<File>>,
+    /// Beside the path; gone with this, unless it is finished.
+    tar: tar::Builder<GzEncoder<NamedTempFile>>,
+    path: PathBuf,
     redaction: Redaction,
     contents: Contents,
     left_out: Unseen,
@@ -41,9 +40,16 @@ pub(crate) struct Archive {
 impl Archive {
     /// A new file that only its owner may read.
     pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        let file =
-            opened.map_err(|error| Failure::invalid(format!("--output {}: {error}", path.display())))?;
+        let refused = |why: String| Failure::invalid(format!("--output {}: {why}", path.display()));
+        if path.exists() {
+            return Err(refused("is there already".to_owned()));
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let mut unfinished = tempfile::Builder::new();
+        unfinished.prefix(".shoal-report-").suffix(".unfinished");
+        let file = unfinished
+            .tempfile_in(folder.unwrap_or_else(|| Path::new(".")))
+            .map_err(|error| refused(error.to_string()))?;
         let now = Timestamp::now();
         let contents = Contents {
             made: Some(now),
@@ -54,6 +60,7 @@ impl Archive {
         };
         Ok(Self {
             tar: tar::Builder::new(GzEncoder::new(file, Compression::default())),
+            path: path.to_owned(),
             redaction: Redaction::new()?,
             contents,
             left_out: Unseen::default(),
@@ -116,14 +123,15 @@ impl Archive {
         contents["made"] = serde_json::json!(self.now.to_string());
         self.write("contents.json", &format!("{contents:#}\n"))?;
         let attempt = || "cannot finish the archive".to_owned();
-        self.tar.into_inner().attempt(attempt)?.finish().attempt(attempt)?;
+        let file = self.tar.into_inner().attempt(attempt)?.finish().attempt(attempt)?;
+        file.persist_noclobber(&self.path).attempt(attempt)?;
         Ok(self.contents)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{fs::File, io::Read as _, os::unix::fs::MetadataExt as _};
 
     use serde_json::json;
 
@@ -178,12 +186,29 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_that_is_given_up_leaves_nothing_and_one_that_is_finished_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.tar.gz");
+        let there = || std::fs::read_dir(folder.path()).unwrap().count();
+        let mut archive = Archive::create(&path).unwrap();
+        archive.text("logs/chat-0-1.log", "loading").unwrap();
+        assert!(!path.exists(), "half an archive would be taken for a whole one");
+        drop(archive);
+        assert_eq!(there(), 0);
+        Archive::create(&path).unwrap().finish().unwrap();
+        assert_eq!(there(), 1);
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600, "only its owner may read it");
+        let missing = Archive::create(&folder.path().join("nowhere/report.tar.gz")).err();
+        assert!(missing.is_some_and(|failure| failure.to_string().contains("nowhere/report.tar.gz")));
+    }
+
+    #[test]
     fn an_archive_that_exists_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("report.tar.gz");
         std::fs::write(&path, "mine").unwrap();
         let refused = Archive::create(&path).err().map(|failure| failure.to_string());
-        assert!(refused.is_some_and(|why| why.contains("File exists")));
+        assert!(refused.is_some_and(|why| why.contains("is there already")));
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
     }
 }
