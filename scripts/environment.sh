@@ -111,8 +111,9 @@ venv() (
 )
 
 # Builds the programs, and the examples named. Always of the whole workspace: a part of it would enable fewer
-# features of some dependencies, and compile those a second time.
+# features of some dependencies, and compile those a second time. Nothing where SHOAL_BUILT says that all is built.
 build_programs() {
+    [[ -z ${SHOAL_BUILT:-} ]] || return 0
     local examples=() name
     for name in "$@"; do examples+=(--example "$name"); done
     cargo build --release --locked --workspace --bins "${examples[@]}"
