@@ -14,7 +14,7 @@ demo: ## start prefill, decode and gateway, answer one chat, print figures, stop
 demo-k8s: build ## the same in a real Kubernetes on this machine, by the commands of the README; KEEP=1 leaves it up
 	@KEEP="$(KEEP)" scripts/demo-k8s.sh
 
-test: ## lint, unit tests, end-to-end tests with a real model, GitOps, e2e, faults, OpenAI SDK conformance
+test: ## lint, unit tests, end-to-end tests with a real model, GitOps, OpenAI SDK conformance; SHOAL_REQUIRE_CLUSTER=1: also e2e and faults
 	@scripts/test.sh
 
 e2e: ## tests of the operator in a real Kubernetes cluster; TESTS= names of tests, KEEP=1 leaves the cluster up

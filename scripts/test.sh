@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lint, unit tests, end-to-end tests with the real model, the operator in a real Kubernetes, and the conformance suites.
+# Lint, unit tests, end-to-end tests with the real model, the conformance suites and, with SHOAL_REQUIRE_CLUSTER=1, the
+# operator in a real Kubernetes.
 set -euo pipefail
 # shellcheck source=scripts/environment.sh
 source "$(dirname "$0")/environment.sh"
@@ -7,15 +8,15 @@ cd "$root"
 need_rust
 need_python
 
-# A machine that cannot run a cluster says why, and loudly that this was not tested; with SHOAL_REQUIRE_CLUSTER=1 it fails.
+# Many minutes in a cluster, and more the first time, when its programs are built: only for who asks.
 kubernetes() {
-    local status=0
-    { scripts/e2e.sh && scripts/faults.sh; } || status=$?
-    if ((status != 77)) || [[ ${SHOAL_REQUIRE_CLUSTER:-} == 1 ]]; then
-        return "$status"
+    if [[ ${SHOAL_REQUIRE_CLUSTER:-} == 1 ]]; then
+        scripts/e2e.sh && scripts/faults.sh
+        return
     fi
     say ""
-    say "!!! NOT TESTED: the operator in a Kubernetes cluster, because this machine cannot run one; the reason is above."
+    say "!!! NOT TESTED: the operator in a Kubernetes cluster. SHOAL_REQUIRE_CLUSTER=1 tests it here; so do make e2e and"
+    say "!!! make faults."
     say ""
 }
 
